@@ -1,0 +1,430 @@
+"""
+The two clients, and the only two loops that send, sleep and write to a ledger.
+
+Every verb is a flow that is written once; ``Client`` and ``AsyncClient`` differ in how a flow is driven and in
+nothing else. A parity test holds their signatures together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from attrs import evolve
+
+from tl_orchestration.answers import safe_id
+from tl_orchestration.credentials import Credentials
+from tl_orchestration.errors import InvalidRequest, InvalidSettings, TransactionlinkError, WaitInterrupted
+from tl_orchestration.exchange import (
+    AppendEvent,
+    ClaimStart,
+    Clock,
+    Command,
+    Flow,
+    ReadLedger,
+    Request,
+    Response,
+    once,
+)
+from tl_orchestration.fingerprint import fingerprint
+from tl_orchestration.ledger import Event, Ledger, State
+from tl_orchestration.models import Execution, Handle, RunRequest
+from tl_orchestration.retry import RetryPolicy, persistently
+from tl_orchestration.services import Service, service_named
+from tl_orchestration.settings import Settings
+from tl_orchestration.settings import base_url as checked_base_url
+from tl_orchestration.start import Step, start_once, start_unrecorded
+from tl_orchestration.transport import AsyncWire, SyncWire
+from tl_orchestration.wait import Patience, record, settle, wait
+
+T = TypeVar("T")
+
+#: Seconds from the start of an execution to its deadline, where the caller names none.
+DEFAULT_TIMEOUT = 24 * 3600.0
+#: Longest time in which a sleeping synchronous client does not look at ``stop``, seconds.
+_SLICE = 0.25
+
+Target = Execution | Handle | str
+
+
+class _Verbs:
+    """
+    What both clients know: the service, the settings, and each verb as a flow.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        base_url: str | None = None,
+        service: str = "transactionlink",
+        ledger: Ledger | None = None,
+        settings: Settings | None = None,
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        build = service_named(service)
+        if not isinstance(credentials, Credentials):
+            raise InvalidSettings("credentials must be a credential such as OrganizationToken('tot_…').")
+        self._credentials = credentials
+        self._settings = settings or Settings()
+        self._clock = clock or Clock(now=time.time, monotonic=time.monotonic)
+        self._service: Service = build(
+            now=self._clock.now,
+            accept=self._settings.accept,
+            status_map=self._settings.status_map,
+            workspace_id=self._settings.workspace_id,
+        )
+        self.base_url = checked_base_url(base_url or self._service.default_base_url, self._settings.allowed_hosts)
+        self.ledger = ledger
+        self._retry = retry or RetryPolicy()
+        self._rng = random.Random()  # noqa: S311 -- jitter
+
+    def _persistently(self, request: Request) -> Flow[Response]:
+        return persistently(request, self._retry, self._clock, self._rng)
+
+    def _run(self, request: RunRequest, key: str | Step | None, timeout: float | None) -> Flow[Execution]:
+        seconds = _positive(DEFAULT_TIMEOUT if timeout is None else timeout)
+        if key is None:
+            return start_unrecorded(
+                self._service, request, timeout=seconds, clock=self._clock, start=self._persistently
+            )
+        if self.ledger is None:
+            raise InvalidSettings("A key needs a ledger: give the client one, for example MemoryLedger().")
+        return start_once(
+            self._service,
+            request,
+            key if isinstance(key, Step) else Step(key=key),
+            identity=fingerprint(request, self._credentials.fingerprint_secret()),
+            timeout=seconds,
+            clock=self._clock,
+            start=self._persistently,
+            repeat=self._persistently,
+        )
+
+    def _poll(self, target: Target) -> Flow[Execution]:
+        handle = _handle(target)
+        execution = yield from self._service.poll(handle.execution_id, self._persistently)
+        if execution.is_terminal:
+            yield from settle(execution, handle, self._clock)
+        return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
+
+    def _wait(self, target: Target, timeout: float | None, patience: Patience | None) -> Flow[Execution]:
+        handle = _handle(target)
+        if timeout is not None:
+            handle = evolve(handle, deadline=self._clock.now() + _positive(timeout))
+        execution = yield from wait(
+            self._service,
+            handle,
+            patience or Patience(),
+            send=once,
+            repeat=self._persistently,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
+
+    def _result(self, target: Target) -> Flow[dict[str, Any]]:
+        return self._service.result(_handle(target).execution_id, self._persistently)
+
+    def _cancel(self, target: Target) -> Flow[Execution]:
+        handle = _handle(target)
+        yield from record(handle, Event(state=State.CANCEL_REQUESTED, at=self._clock.now(), reason="cancel was called"))
+        execution = yield from self._service.cancel(handle.execution_id, self._persistently)
+        if execution.is_terminal:
+            yield from settle(execution, handle, self._clock)
+        return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
+
+    def _check(self) -> Flow[None]:
+        return self._service.check(str(uuid.uuid4()), self._persistently)
+
+
+class Client(_Verbs):
+    """
+    Runs, polls, waits for, reads and cancels executions. One client may serve many threads.
+
+    Args:
+        credentials: For example ``OrganizationToken("tot_…")``.
+        base_url: Where the service is; None: the vendor's own host.
+        service: Which API: ``transactionlink``.
+        ledger: Keeps starts with a ``key`` from happening twice.
+        settings: Time-outs, proxy, certificates, limits.
+        retry: How persistently requests that may be repeated are repeated.
+        clock: For tests.
+
+    Raises:
+        InvalidSettings: Something about these is wrong. Nothing was sent.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        base_url: str | None = None,
+        service: str = "transactionlink",
+        ledger: Ledger | None = None,
+        settings: Settings | None = None,
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(credentials, base_url, service, ledger, settings, retry, clock)
+        self._wire = SyncWire(self.base_url, self._credentials, self._settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """
+        Close the connections.
+        """
+        self._wire.close()
+
+    def run(self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None) -> Execution:
+        """
+        Start an execution and return at once.
+
+        Args:
+            request: What to run.
+            key: Names the caller's step in the ledger: whoever calls again with it gets the same execution.
+            timeout: Seconds until the execution's deadline; a day where none is given. The request's expiry follows
+                it unless the request has its own.
+
+        Raises:
+            StartOutcomeUnknown: It may or may not have started, and was not repeated.
+            InvalidRequest, AuthenticationError, PermissionDenied, NotFound, RateLimited, NoAnswer: It did not start.
+            RequestChanged: The key has started something else.
+            LedgerError: The ledger could not record the intent; it did not start.
+        """
+        return self._drive(self._run(request, key, timeout))
+
+    def poll(self, execution: Target) -> Execution:
+        """
+        Ask once how an execution stands.
+
+        Raises:
+            NotFound: There is no such execution.
+            TransactionlinkError: See the tree in :mod:`tl_orchestration.errors`.
+        """
+        return self._drive(self._poll(execution))
+
+    def wait(
+        self,
+        execution: Target,
+        timeout: float | None = None,
+        *,
+        patience: Patience | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Execution:
+        """
+        Wait until an execution has ended, and return it whatever its ending.
+
+        Args:
+            execution: From :meth:`run`, a handle, or an id. Only what :meth:`run` returned is cancelled at the
+                deadline, unless ``patience`` says otherwise.
+            timeout: Seconds from now. None: the execution's own deadline; an id alone has none but its expiry.
+            patience: Intervals, error budget, whether to cancel at the deadline.
+            stop: Looked at every quarter of a second; once it returns True, the wait ends.
+
+        Raises:
+            WaitTimeout: The deadline or the expiry has passed.
+            WaitInterrupted: ``stop`` said so.
+            TransactionlinkError: What a poll failed with, for longer than the error budget.
+        """
+        return self._drive(self._wait(execution, timeout, patience), stop)
+
+    def result(self, execution: Target) -> dict[str, Any]:
+        """
+        The result of an execution: a JSON object whose members depend on the definition.
+
+        Raises:
+            ResultNotReady: It has not ended.
+            NoResult: It has ended without a result.
+            NotFound: There is no such execution.
+        """
+        return self._drive(self._result(execution))
+
+    def cancel(self, execution: Target) -> Execution:
+        """
+        Cancel an execution and return how it then stands. One that is already over is no error.
+
+        Raises:
+            NotFound: There is no such execution.
+            TransactionlinkError: The service refused or did not answer.
+        """
+        return self._drive(self._cancel(execution))
+
+    def check(self) -> None:
+        """
+        Show that host, TLS and credential work, by a GET that starts nothing.
+
+        Raises:
+            TransactionlinkError: What does not work.
+        """
+        self._drive(self._check())
+
+    def _drive(self, flow: Flow[T], stop: Callable[[], bool] | None = None) -> T:
+        try:
+            command = next(flow)
+            while True:
+                try:
+                    reply = self._perform(command, stop)
+                except TransactionlinkError as error:
+                    command = flow.throw(error)
+                else:
+                    command = flow.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    def _perform(self, command: Command, stop: Callable[[], bool] | None) -> Any:
+        if isinstance(command, Request):
+            return self._wire.send(command, stop)
+        if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
+            return _ledger_call(self.ledger, command)
+        return _sleep(command.seconds, stop)
+
+
+class AsyncClient(_Verbs):
+    """
+    As :class:`Client`, awaited. It belongs to the event loop that first uses it.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        base_url: str | None = None,
+        service: str = "transactionlink",
+        ledger: Ledger | None = None,
+        settings: Settings | None = None,
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(credentials, base_url, service, ledger, settings, retry, clock)
+        self._wire = AsyncWire(self.base_url, self._credentials, self._settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """
+        Close the connections.
+        """
+        await self._wire.aclose()
+
+    async def run(
+        self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None
+    ) -> Execution:
+        """
+        As :meth:`Client.run`.
+        """
+        return await self._drive(self._run(request, key, timeout))
+
+    async def poll(self, execution: Target) -> Execution:
+        """
+        As :meth:`Client.poll`.
+        """
+        return await self._drive(self._poll(execution))
+
+    async def wait(
+        self, execution: Target, timeout: float | None = None, *, patience: Patience | None = None
+    ) -> Execution:
+        """
+        As :meth:`Client.wait`; cancelling the task ends it, and leaves the execution alone.
+        """
+        return await self._drive(self._wait(execution, timeout, patience))
+
+    async def result(self, execution: Target) -> dict[str, Any]:
+        """
+        As :meth:`Client.result`.
+        """
+        return await self._drive(self._result(execution))
+
+    async def cancel(self, execution: Target) -> Execution:
+        """
+        As :meth:`Client.cancel`.
+        """
+        return await self._drive(self._cancel(execution))
+
+    async def check(self) -> None:
+        """
+        As :meth:`Client.check`.
+        """
+        await self._drive(self._check())
+
+    async def _drive(self, flow: Flow[T]) -> T:
+        try:
+            command = next(flow)
+            while True:
+                try:
+                    reply = await self._perform(command)
+                except TransactionlinkError as error:
+                    command = flow.throw(error)
+                else:
+                    command = flow.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    async def _perform(self, command: Command) -> Any:
+        if isinstance(command, Request):
+            return await self._wire.send(command)
+        if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
+            return await asyncio.to_thread(_ledger_call, self.ledger, command)
+        return await asyncio.sleep(command.seconds)
+
+
+def _ledger_call(ledger: Ledger | None, command: ReadLedger | ClaimStart | AppendEvent) -> Any:
+    if ledger is None:
+        raise InvalidSettings("This execution has a key, and the client has no ledger to look it up in.")
+    match command:
+        case ReadLedger(key):
+            return ledger.read(key)
+        case ClaimStart(key, intent, after):
+            return ledger.claim(key, intent, after)
+        case AppendEvent(key, event):
+            return ledger.append(key, event)
+
+
+def _sleep(seconds: float, stop: Callable[[], bool] | None) -> None:
+    if stop is None:
+        time.sleep(seconds)
+        return
+    ends = time.monotonic() + seconds
+    while not stop():
+        remaining = ends - time.monotonic()
+        if remaining <= 0:
+            return
+        time.sleep(min(remaining, _SLICE))
+    raise WaitInterrupted("Stopped as asked, between two polls.")
+
+
+def _handle(target: Target) -> Handle:
+    if isinstance(target, Execution):
+        return target.handle
+    if isinstance(target, Handle):
+        return target
+    identifier = safe_id(target)
+    if identifier is None:
+        raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
+    return Handle(execution_id=identifier)
+
+
+def _positive(seconds: float) -> float:
+    if not 0 < seconds < float("inf"):
+        raise InvalidRequest(f"timeout must be a positive number of seconds, not {seconds!r}.")
+    return float(seconds)

@@ -1,0 +1,122 @@
+"""
+All that a flow may ask of the world.
+
+A flow (a verb of a service, a wait, a start) is a generator: it yields one of these commands and is sent the reply,
+or has the error thrown in. It never sends, sleeps or reads a clock of its own, so it can be driven by hand in a test
+and by either of the two loops in :mod:`tl_orchestration.client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Literal, TypeVar
+
+from attrs import field, frozen
+
+from tl_orchestration.ledger.entry import Entry, Event
+
+T = TypeVar("T")
+
+#: The operations that a request can stand for, in the words of the product.
+Operation = Literal["run", "poll", "result", "cancel", "check"]
+
+
+@frozen
+class Request:
+    """
+    One HTTP request, without host, credential or time-out: those belong to the client.
+
+    Args:
+        operation: The verb that it serves; used in messages and logs.
+        method: HTTP method.
+        path: Path below the base URL; ids in it have been checked.
+        json: Body; may be personal data, so it is never shown.
+        accept: Value of the ``Accept`` header.
+        repeatable: Whether it may be sent again when its fate is unknown. Never true for a start.
+    """
+
+    operation: Operation
+    method: str
+    path: str
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    accept: str = "*/*"
+    repeatable: bool = True
+
+
+@frozen
+class Response:
+    """
+    A whole answer. Header names are lower case; the body is bounded and not decoded.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@frozen
+class Sleep:
+    """
+    Let so many seconds pass.
+    """
+
+    seconds: float
+
+
+@frozen
+class ReadLedger:
+    """
+    Read the entry of a key; the reply is an Entry or None.
+    """
+
+    key: str
+
+
+@frozen
+class ClaimStart:
+    """
+    Record the intent to start, if the entry is still as it was read; the reply is the new Entry.
+    """
+
+    key: str
+    intent: Event
+    after: Entry | None = None
+
+
+@frozen
+class AppendEvent:
+    """
+    Record what happened to a key; the reply is the new Entry.
+    """
+
+    key: str
+    event: Event
+
+
+Command = Request | Sleep | ReadLedger | ClaimStart | AppendEvent
+Flow = Generator[Command, Any, T]
+
+#: How a service verb has its requests sent: once, or as persistently as a policy allows.
+Send = Callable[[Request], Flow[Response]]
+
+
+def once(request: Request) -> Flow[Response]:
+    """
+    Send a request a single time.
+    """
+    response: Response = yield request
+    return response
+
+
+@frozen
+class Clock:
+    """
+    Time, handed to whatever needs it: ``now`` in epoch seconds across processes, ``monotonic`` within one.
+    """
+
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
