@@ -116,7 +116,8 @@ class _Verbs:
     def _wait(self, target: Target, timeout: float | None, patience: Patience | None) -> Flow[Execution]:
         handle = _handle(target)
         if timeout is not None:
-            handle = evolve(handle, deadline=self._clock.now() + _positive(timeout))
+            ends = self._clock.now() + _positive(timeout)
+            handle = evolve(handle, deadline=ends if handle.deadline is None else min(ends, handle.deadline))
         execution = yield from wait(
             self._service,
             handle,
@@ -229,7 +230,8 @@ class Client(_Verbs):
         Args:
             execution: From :meth:`run`, a handle, or an id. Only what :meth:`run` returned is cancelled at the
                 deadline, unless ``patience`` says otherwise.
-            timeout: Seconds from now. None: the execution's own deadline; an id alone has none but its expiry.
+            timeout: Seconds from now; it can bring the execution's own deadline forward, not put it off. An id alone
+                has no deadline but its expiry.
             patience: Intervals, error budget, whether to cancel at the deadline.
             stop: Looked at every quarter of a second; once it returns True, the wait ends.
 

@@ -1,0 +1,71 @@
+"""
+The connection form, written once: Airflow 3.2+ reads it from the provider info, 3.1 asks the hook.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONN_TYPE = "transactionlink"
+DEFAULT_CONN_ID = "transactionlink_default"
+HOOK_NAME = "Transactionlink"
+
+_TEXT = {"type": ["string", "null"]}
+
+#: Fields that are kept in the connection's extra, by name. Labels and help are what the form shows.
+FIELDS: dict[str, dict[str, Any]] = {
+    "service": {
+        "label": "Service",
+        "description": "Which API this connection speaks.",
+        "schema": {"type": "string", "enum": ["transactionlink"], "default": "transactionlink"},
+    },
+    "workspace_id": {
+        "label": "Workspace id",
+        "description": "If given, a start that is answered from another workspace is refused.",
+        "schema": _TEXT,
+    },
+    "request_timeout": {
+        "label": "Request time-out (seconds)",
+        "description": "Longest time for one request and its whole answer. Default 30.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+    },
+    "max_connections": {
+        "label": "Requests in flight",
+        "description": "Most requests that one process has open at once. Default 10.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": "URL of an HTTP proxy. Default: the worker's HTTPS_PROXY and NO_PROXY.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "ca_bundle": {
+        "label": "CA bundle",
+        "description": "File on the workers and triggerers with the certificate authorities to trust.",
+        "schema": _TEXT,
+    },
+    "client_cert": {
+        "label": "Client certificate",
+        "description": "PEM file on the workers and triggerers with a client certificate and its key.",
+        "schema": _TEXT,
+    },
+    "status_map": {
+        "label": "Status map (JSON)",
+        "description": 'Status words that this version does not know, such as {"ON_HOLD": "WAITING"}.',
+        "schema": {"type": ["object", "null"]},
+    },
+    "execution_url": {
+        "label": "Execution link",
+        "description": "Where a person looks at an execution; {execution_id} stands for its id.",
+        "schema": _TEXT,
+    },
+    "forbid_full_result": {
+        "label": "Forbid full results",
+        "description": "Refuse result='full' for every DAG: no result of this connection enters XCom whole.",
+        "schema": {"type": "boolean", "default": False},
+    },
+}
+
+HIDDEN = ["schema", "port", "login"]
+RELABELED = {"host": "Base URL", "password": "Organization token"}
+PLACEHOLDERS = {"host": "https://api.transactionlink.io", "password": "tot_…"}

@@ -1,0 +1,86 @@
+"""
+What a trigger may say to its task: how a wait ended, for which execution. Ids, states and class names only, because
+Airflow logs the payload and keeps it in its database.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from attrs import frozen
+
+from tl_orchestration.answers import safe_id
+from tl_orchestration.errors import InvalidAnswer
+
+EVENT_FORMAT = 1
+
+
+class Ending(StrEnum):
+    """
+    How the wait ended: the execution did, the deadline came first, or the wait itself failed.
+    """
+
+    ENDED = "ended"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class WaitEvent:
+    """
+    The payload of a trigger event.
+
+    Args:
+        ending: How the wait ended.
+        execution_id: Of which execution.
+        raw_status: The service's last literal, if one was seen.
+        error: Class name of the error, where the wait failed.
+        status_code: HTTP status of that error, if it had one.
+    """
+
+    ending: Ending
+    execution_id: str
+    raw_status: str | None = None
+    error: str | None = None
+    status_code: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As JSON values.
+        """
+        return {
+            "format": EVENT_FORMAT,
+            "ending": self.ending.value,
+            "execution_id": self.execution_id,
+            "raw_status": self.raw_status,
+            "error": self.error,
+            "status_code": self.status_code,
+        }
+
+    @classmethod
+    def from_dict(cls, payload: Any) -> WaitEvent:
+        """
+        Read a payload; whatever is not understood is refused, never taken for a success.
+
+        Raises:
+            InvalidAnswer: It is not an event of a known format.
+        """
+        try:
+            if payload["format"] != EVENT_FORMAT:
+                raise ValueError("format")
+            identifier = safe_id(payload["execution_id"])
+            if identifier is None:
+                raise ValueError("execution_id")
+            return cls(
+                ending=Ending(payload["ending"]),
+                execution_id=identifier,
+                raw_status=payload.get("raw_status"),
+                error=payload.get("error"),
+                status_code=payload.get("status_code"),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InvalidAnswer(
+                "The task was resumed with an event that this version does not understand; it is not taken for a"
+                " success. Clear the task to look at the execution again."
+            ) from None

@@ -1,0 +1,234 @@
+"""
+Connection -> client. Nothing else of this provider reads a connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_provider import connection_form
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from tl_orchestration import AsyncClient, Client
+    from tl_orchestration.ledger import Ledger
+
+_SETTINGS = ("workspace_id", "request_timeout", "max_connections", "proxy", "ca_bundle", "client_cert", "status_map")
+
+
+class TransactionlinkHook(BaseHook):
+    """
+    Builds clients from an Airflow connection of type ``transactionlink``.
+
+    Args:
+        transactionlink_conn_id: Host: base URL (empty: the vendor's). Password: organization token. The other fields
+            are described in the connection form.
+    """
+
+    conn_name_attr = "transactionlink_conn_id"
+    default_conn_name = connection_form.DEFAULT_CONN_ID
+    conn_type = connection_form.CONN_TYPE
+    hook_name = connection_form.HOOK_NAME
+
+    def __init__(self, transactionlink_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.transactionlink_conn_id = transactionlink_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """
+        The form's own fields, for Airflow 3.1.
+        """
+        from wtforms import (  # type: ignore[import-untyped]  # has no types
+            BooleanField,
+            IntegerField,
+            PasswordField,
+            StringField,
+        )
+
+        def widget(form_field: Mapping[str, Any]) -> Any:
+            schema = form_field["schema"]
+            kinds = {"boolean": BooleanField, "integer": IntegerField}
+            kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
+            chosen = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
+            return chosen(form_field["label"], description=form_field["description"], default=schema.get("default"))
+
+        return {name: widget(form_field) for name, form_field in connection_form.FIELDS.items()}
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """
+        The form's common fields, for Airflow 3.1.
+        """
+        return {
+            "hidden_fields": connection_form.HIDDEN,
+            "relabeling": connection_form.RELABELED,
+            "placeholders": connection_form.PLACEHOLDERS,
+        }
+
+    def get_conn(self) -> Client:
+        """
+        As :meth:`get_client`, under the name that hooks share.
+        """
+        return self.get_client()
+
+    def get_client(self, ledger: Ledger | None = None, status_map: Mapping[str, str] | None = None) -> Client:
+        """
+        A client for a worker. The connection is read once, now.
+
+        Args:
+            ledger: Keeps starts with a key from happening twice.
+            status_map: Status words that the task teaches, beside the connection's.
+
+        Raises:
+            InvalidSettings: There is no such connection, or it cannot be used; the message says why.
+        """
+        from tl_orchestration import Client
+
+        return Client(**client_arguments(self._connection(), status_map), ledger=ledger)
+
+    async def aget_client(self, status_map: Mapping[str, str] | None = None) -> AsyncClient:
+        """
+        A client for an event loop; see :mod:`airflow_provider.shared_clients` for the one that triggers share.
+
+        Raises:
+            InvalidSettings: As :meth:`get_client`.
+        """
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        from tl_orchestration import AsyncClient
+
+        try:
+            connection = await self.aget_connection(self.transactionlink_conn_id)
+        except AirflowNotFoundException:
+            raise _undefined(self.transactionlink_conn_id) from None
+        return AsyncClient(**client_arguments(connection, status_map))
+
+    def execution_url(self, execution_id: str) -> str:
+        """
+        Where a person looks at an execution: the connection's ``execution_url``, else the API's own address of it.
+        """
+        from tl_orchestration.settings import base_url
+
+        connection = self._connection()
+        arguments = client_arguments(connection)
+        template = _extra(connection).get("execution_url")
+        if template:
+            return str(template).replace("{execution_id}", execution_id)
+        root = base_url(arguments["base_url"] or "https://api.transactionlink.io", arguments["settings"].allowed_hosts)
+        return f"{root}/workflows/{execution_id}"
+
+    def forbids_full_result(self) -> bool:
+        """
+        Whether the connection keeps whole results out of XCom.
+        """
+        return bool(_extra(self._connection()).get("forbid_full_result"))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Show that host, TLS and token work, by a GET that starts nothing.
+        """
+        from tl_orchestration.errors import TransactionlinkError
+
+        try:
+            with self.get_client() as client:
+                client.check()
+                return True, (
+                    f"{client.base_url} accepts the token, and it may view the workspace."
+                    " Whether it may run a definition shows when one is run."
+                )
+        except TransactionlinkError as error:
+            return False, str(error)
+
+    def _connection(self) -> Connection:
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        if "connection" not in self.__dict__:
+            try:
+                self.connection = self.get_connection(self.transactionlink_conn_id)
+            except AirflowNotFoundException:
+                raise _undefined(self.transactionlink_conn_id) from None
+        return self.connection
+
+
+def client_arguments(connection: Connection, status_map: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """
+    What a connection says, as the arguments of a client. ``status_map`` adds to the connection's own.
+
+    Raises:
+        InvalidSettings: It is of another kind, has no token, or a field cannot be used.
+    """
+    from airflow.sdk.configuration import conf
+
+    from tl_orchestration import OrganizationToken, Settings
+    from tl_orchestration.errors import InvalidSettings
+
+    name = connection.conn_id
+    if connection.conn_type != connection_form.CONN_TYPE:
+        raise InvalidSettings(
+            f"Connection {name!r} is of type {connection.conn_type!r}, not {connection_form.CONN_TYPE!r}."
+            " Name a Transactionlink connection in transactionlink_conn_id."
+        )
+    if not connection.password:
+        raise InvalidSettings(f"Connection {name!r} has no token. Put the organization token into its password field.")
+    extra = _extra(connection)
+    allowed = [host for host in conf.get("transactionlink", "allowed_hosts", fallback="").split(",") if host.strip()]
+    chosen = {setting: extra[setting] for setting in _SETTINGS if extra.get(setting) not in {None, ""}}
+    try:
+        typed = _typed(chosen)
+        typed["status_map"] = {**typed.get("status_map", {}), **(status_map or {})}
+        settings = Settings(**typed, allowed_hosts=tuple(allowed) or None)
+    except (TypeError, ValueError):
+        raise InvalidSettings(f"Connection {name!r} has a field of the wrong type in its extra.") from None
+    return {
+        "credentials": OrganizationToken(connection.password),
+        "base_url": _base_url(connection),
+        "service": extra.get("service") or "transactionlink",
+        "settings": settings,
+    }
+
+
+def _typed(chosen: dict[str, Any]) -> dict[str, Any]:
+    kinds: dict[str, Callable[[Any], Any]] = {"request_timeout": float, "max_connections": int, "status_map": _object}
+    return {name: kinds.get(name, str)(value) for name, value in chosen.items()}
+
+
+def _object(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _base_url(connection: Connection) -> str | None:
+    host = (connection.host or "").strip()
+    if not host:
+        return None
+    url = host if "://" in host else f"https://{host}"
+    return f"{url}:{connection.port}" if connection.port and url.count(":") == 1 else url
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    """
+    The extra as a dict. Not by ``extra_dejson``: that talks to the supervisor, which an event loop must not wait for.
+    """
+    from tl_orchestration.errors import InvalidSettings
+
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise InvalidSettings(f"The extra of connection {connection.conn_id!r} is not a JSON object.")
+    return extra
+
+
+def _undefined(conn_id: str) -> Exception:
+    from tl_orchestration.errors import InvalidSettings
+
+    return InvalidSettings(
+        f"There is no connection {conn_id!r}. Create it: airflow connections add {conn_id} --conn-type"
+        f" {connection_form.CONN_TYPE} --conn-host https://api.transactionlink.io --conn-password YOUR_TOKEN"
+    )

@@ -1,0 +1,34 @@
+"""
+The button in the task's page that leads to its execution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+class TransactionlinkExecutionLink(BaseOperatorLink):
+    """
+    Leads to where a person looks at the execution. Airflow keeps it in XCom; it grants no access.
+    """
+
+    name = "Transactionlink execution"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """
+        Called in the worker when the task ends or defers; empty while nothing has started.
+        """
+        return str(getattr(operator, "execution_url", None) or "")
+
+
+def show_at_once(context: Any, url: str) -> None:
+    """
+    Store the link now, so that it is there while the task is still running.
+    """
+    context["ti"].xcom_push(key=TransactionlinkExecutionLink().xcom_key, value=url)

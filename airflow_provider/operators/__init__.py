@@ -1,0 +1,9 @@
+"""
+Operators of the Transactionlink provider.
+"""
+
+from __future__ import annotations
+
+from airflow_provider.operators.run_workflow import TransactionlinkRunWorkflowOperator
+
+__all__ = ["TransactionlinkRunWorkflowOperator"]

@@ -1,0 +1,326 @@
+"""
+Run a workflow execution as one step: start, wait, judge, hand on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+
+from airflow_provider import connection_form
+from airflow_provider.links import TransactionlinkExecutionLink, show_at_once
+from airflow_provider.redaction import Withheld
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_provider.hooks import TransactionlinkHook
+    from airflow_provider.ledger import TaskStateLedger
+    from tl_orchestration import Client, Execution, Handle, RunRequest, Step
+    from tl_orchestration.outcome import OutcomeRules
+
+_DAY = 24 * 3600.0
+_GRACE = 5.0
+RESULT_MODES: Sequence[str] = ("full", "none", "reference")
+
+
+class TransactionlinkRunWorkflowOperator(BaseOperator):
+    """
+    Runs one workflow execution and ends with it. It is started at most once per task run, whatever crashes in between.
+
+    Args:
+        workflow_definition_id: Id of the workflow definition.
+        parameters: JSON object for the definition. Make it in a decorated function or a callable: what is written
+            into the DAG file or ``dag_run.conf`` is stored there by Airflow, what is rendered here is not.
+        locale: Language of what a person sees.
+        expires_at: When the service ends the execution: an aware datetime or ISO 8601 text.
+        expires_in: The same, from the start; a timedelta or seconds. Default: ``timeout``, within what the service
+            accepts (30 minutes to 30 days).
+        record_id: UUID of the record that the execution is about.
+        transactionlink_conn_id: Connection.
+        wait_for_completion: Wait for the end; else the task ends with the start.
+        deferrable: Wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+        timeout: From the start of the execution to the deadline of the step; a timedelta or seconds. Retries do not
+            renew it. The execution is then cancelled.
+        poll_interval: Fixed interval between polls, seconds. Default: an interval that grows with the time waited.
+        cancel_on_kill: Cancel the execution when a person stops the task or its ``execution_timeout`` passes.
+        durable: Keep the step's state over retries (Airflow 3.3+), so that a retry goes on with what it started.
+            Without it, a retry starts anew.
+        retry_failed: A retry starts a new execution where the last one has ended without success.
+        defer_after: Seconds to wait in the worker before deferring. Default: 5; 0 for a mapped task.
+        on_unknown_start: ``restart`` accepts one more start after one whose answer was lost.
+        on_changed_request: ``reattach`` goes on with what was started even if the parameters have changed since.
+        on_partial: ``accept`` takes PARTIAL for a success.
+        status_map: The service's status words that this version does not know, each with its meaning.
+        result: What of the result enters XCom: ``reference`` (only the id), ``full`` (all of it) or ``none``.
+        result_fields: Name -> JMESPath over the result; these enter XCom under ``fields``.
+        fail_when: JMESPath over the result; true fails the task.
+        skip_when: JMESPath over the result; true skips the task and, by Airflow's rules, what follows.
+
+    Returns:
+        A dict with ``execution_id``, ``status``, ``fields`` and, for ``full``, ``result``.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_definition_id",
+        "parameters",
+        "locale",
+        "expires_at",
+        "record_id",
+        "transactionlink_conn_id",
+    )
+    operator_extra_links = (TransactionlinkExecutionLink(),)
+    ui_color = "#dbe7ff"
+
+    def __init__(
+        self,
+        *,
+        workflow_definition_id: str,
+        parameters: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None,
+        locale: str = "en",
+        expires_at: datetime | str | None = None,
+        expires_in: timedelta | float | None = None,
+        record_id: str | None = None,
+        transactionlink_conn_id: str = connection_form.DEFAULT_CONN_ID,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        timeout: timedelta | float = _DAY,
+        poll_interval: float | None = None,
+        cancel_on_kill: bool = True,
+        durable: bool = True,
+        retry_failed: bool = False,
+        defer_after: float | None = None,
+        on_unknown_start: Literal["fail", "restart"] = "fail",
+        on_changed_request: Literal["fail", "reattach"] = "fail",
+        on_partial: Literal["fail", "accept"] = "fail",
+        status_map: Mapping[str, str] | None = None,
+        result: Literal["reference", "full", "none"] = "reference",
+        result_fields: Mapping[str, str] | None = None,
+        fail_when: str | None = None,
+        skip_when: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_definition_id = workflow_definition_id
+        self.parameters: Any = parameters  # Withheld, once rendered
+        self.locale = locale
+        self.expires_at = expires_at
+        self.expires_in = expires_in
+        self.record_id = record_id
+        self.transactionlink_conn_id = transactionlink_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.timeout = timeout
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self.durable = durable
+        self.retry_failed = retry_failed
+        self.defer_after = defer_after
+        self.on_unknown_start = on_unknown_start
+        self.on_changed_request = on_changed_request
+        self.on_partial = on_partial
+        self.status_map = status_map
+        self.result = result
+        self.result_fields = result_fields
+        self.fail_when = fail_when
+        self.skip_when = skip_when
+        self.execution_url: str | None = None
+        self._stop_requested = False
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        # Airflow calls this for plain and for mapped tasks, before it stores what was rendered.
+        super()._do_render_template_fields(*args, **kwargs)
+        self.parameters = Withheld(self.parameters)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """
+        Start, or find what this step has started; wait here for a moment, then defer or go on waiting.
+        """
+        from airflow_provider.failures import reported
+
+        with reported(retry_endings=self.retry_failed):
+            hook, rules, request = self._prepared()
+            ledger = self._ledger(context)
+            with self._client(hook, ledger) as client:
+                execution = client.run(request, key=self._step(context), timeout=_seconds(self.timeout))
+                self._announce(hook, execution, context)
+                if not self.wait_for_completion:
+                    return {"execution_id": execution.id, "status": execution.status.value, "fields": {}}
+                moment = self._moment(context)
+                if moment == 0.0 and not execution.is_terminal:
+                    self._defer(self._bounded(execution.handle, context))
+                return self._go_on(client, execution.handle, context, rules, moment=moment)
+
+    def execute_complete(self, context: Context, event: Any = None, **_: Any) -> dict[str, Any]:
+        """
+        Resume after the trigger's event, which is a hint only: the service is asked before anything is believed.
+        """
+        from airflow_provider import waiting
+        from airflow_provider.events import Ending, WaitEvent
+        from airflow_provider.failures import reported
+
+        with reported(retry_endings=self.retry_failed):
+            said = WaitEvent.from_dict(event)
+            hook, rules = self._hook(), self._rules()
+            self.execution_url = hook.execution_url(said.execution_id)
+            waiting.check_event(said)
+            ledger = self._ledger(context)
+            handle = waiting.handle_of(said.execution_id, ledger, context["ti"], timeout=_seconds(self.timeout))
+            # After the deadline, the last poll and the cancel happen here; before it, one poll confirms the event.
+            moment = None if said.ending is Ending.DEADLINE else 0.0
+            with self._client(hook, ledger) as client:
+                return self._go_on(client, handle, context, rules, moment=moment)
+
+    def on_kill(self) -> None:
+        """
+        Runs inside a signal handler, so it only sets a flag; the waiting loop sees it and decides.
+        """
+        self._stop_requested = True
+
+    # -- before the start ------------------------------------------------------------------------------------------
+
+    def _prepared(self) -> tuple[TransactionlinkHook, OutcomeRules, RunRequest]:
+        """
+        Everything that can be wrong without asking the service, found before anything is sent.
+        """
+        from tl_orchestration import RunRequest
+        from tl_orchestration.errors import InvalidRequest
+
+        if self.result not in RESULT_MODES:
+            raise InvalidRequest(f"result must be 'reference', 'full' or 'none', not {self.result!r}.")
+        hook, rules = self._hook(), self._rules()
+        if self.result == "full" and hook.forbids_full_result():
+            raise InvalidRequest(
+                f"Connection {self.transactionlink_conn_id!r} forbids result='full'. Name what you need in"
+                " result_fields, or use the reference."
+            )
+        parameters = self.parameters.reveal() if isinstance(self.parameters, Withheld) else self.parameters
+        request = RunRequest(
+            self.workflow_definition_id,
+            parameters={} if parameters is None else parameters,
+            locale=self.locale,
+            expires_at=self.expires_at or None,
+            expires_in=self.expires_in,
+            record_id=self.record_id or None,
+        )
+        return hook, rules, request
+
+    def _hook(self) -> TransactionlinkHook:
+        from airflow_provider.hooks import TransactionlinkHook
+
+        return TransactionlinkHook(self.transactionlink_conn_id)
+
+    def _client(self, hook: TransactionlinkHook, ledger: TaskStateLedger | None) -> Client:
+        return hook.get_client(ledger=ledger, status_map=self.status_map)
+
+    def _rules(self) -> OutcomeRules:
+        from tl_orchestration.outcome import OutcomeRules
+
+        return OutcomeRules(
+            result_fields=self.result_fields,
+            fail_when=self.fail_when,
+            skip_when=self.skip_when,
+            on_partial=self.on_partial,
+        )
+
+    def _ledger(self, context: Context) -> TaskStateLedger | None:
+        from airflow_provider import versions
+        from airflow_provider.ledger import TaskStateLedger
+        from tl_orchestration.errors import InvalidSettings
+
+        if not self.durable:
+            return None
+        store = versions.task_state_store(context)
+        if store is None:
+            raise InvalidSettings(
+                "This Airflow keeps no task state over retries (that needs 3.3). Upgrade, or say durable=False: then"
+                " a retry of this task starts a new execution."
+            )
+        return TaskStateLedger(store)
+
+    def _step(self, context: Context) -> Step | None:
+        from airflow_provider import identity
+        from tl_orchestration import Step
+
+        if not self.durable:
+            return None
+        return Step(
+            key=identity.step_key(context["ti"]),
+            generation=identity.generation(context["ti"]),
+            retry_failed=self.retry_failed,
+            on_unknown_start=self.on_unknown_start,
+            on_changed_request=self.on_changed_request,
+        )
+
+    def _announce(self, hook: TransactionlinkHook, execution: Execution, context: Context) -> None:
+        self.log.info(
+            "%s execution %s of %s.",
+            "Went on with" if execution.reattached else "Started",
+            execution.id,
+            execution.workflow_definition_id or self.workflow_definition_id,
+        )
+        self.execution_url = hook.execution_url(execution.id)
+        show_at_once(context, self.execution_url)
+
+    # -- after the start -------------------------------------------------------------------------------------------
+
+    def _go_on(
+        self, client: Client, handle: Handle, context: Context, rules: OutcomeRules, *, moment: float | None
+    ) -> dict[str, Any]:
+        """
+        Wait in this worker (``moment`` seconds, or to the end where it is None), then judge, or defer.
+        """
+        from airflow_provider import handing_on, waiting
+
+        handle = self._bounded(handle, context)
+        execution = waiting.in_worker(
+            client,
+            handle,
+            context,
+            moment=moment,
+            poll_interval=self.poll_interval,
+            cancel=self.cancel_on_kill,
+            stop=lambda: self._stop_requested,
+        )
+        if execution is not None:
+            return handing_on.returned(client, execution, rules, result=self.result)
+        self._defer(handle)
+
+    def _bounded(self, handle: Handle, context: Context) -> Handle:
+        from airflow_provider import waiting
+
+        return waiting.bounded(handle, context["ti"].start_date, self.execution_timeout)
+
+    def _moment(self, context: Context) -> float | None:
+        if not self.deferrable:
+            return None
+        if self.defer_after is not None:
+            return self.defer_after
+        return 0.0 if (context["ti"].map_index or -1) >= 0 else _GRACE
+
+    def _defer(self, handle: Handle) -> NoReturn:
+        from airflow_provider.triggers import TransactionlinkExecutionTrigger
+
+        self.log.info("Execution %s has not ended yet; waiting for it in the triggerer.", handle.execution_id)
+        self.defer(
+            trigger=TransactionlinkExecutionTrigger(
+                transactionlink_conn_id=self.transactionlink_conn_id,
+                execution_id=handle.execution_id,
+                deadline=handle.deadline,
+                expires_at=handle.expires_at,
+                poll_interval=self.poll_interval,
+                status_map=dict(self.status_map or {}),
+                owned=handle.owned,
+            ),
+            method_name="execute_complete",
+        )
+        raise AssertionError("defer raises TaskDeferred")
+
+
+def _seconds(timeout: timedelta | float) -> float:
+    return float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
