@@ -287,9 +287,9 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             cancel=self.cancel_on_kill,
             stop=lambda: self._stop_requested,
         )
-        if execution is not None:
-            return handing_on.returned(client, execution, rules, result=self.result)
-        self._defer(handle)
+        if execution is None:
+            self._defer(handle)
+        return handing_on.returned(client, execution, rules, result=self.result)
 
     def _bounded(self, handle: Handle, context: Context) -> Handle:
         from airflow_provider import waiting

@@ -1,0 +1,55 @@
+# Every target builds what it needs. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV := .venvs/uv/bin/uv
+AIRFLOW := .venvs/airflow
+PY := $(AIRFLOW)/bin/python
+# Tests and tools must not depend on what the caller's shell happens to set.
+export PYTHONPATH :=
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo up test soak check bench env-airflow constraints wheel clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: env-airflow ## Run an example KYC DAG on a real Airflow against the sandbox, print what happens, stop everything
+	@$(PY) -m dev.demo
+
+up: env-airflow ## Leave sandbox and Airflow running for a person; Ctrl-C stops them
+	@$(PY) -m dev.up
+
+test: env-airflow ## Pass all tests, real Airflow included
+	@$(PY) -m pytest
+
+soak: env-airflow ## The same laws with full counts
+	@SOAK=1 $(PY) -m pytest
+
+check: env-airflow ## Lint, format, types, import contracts
+	@$(AIRFLOW)/bin/ruff check --quiet .
+	@$(AIRFLOW)/bin/ruff format --quiet --check .
+	@$(AIRFLOW)/bin/mypy
+	@$(AIRFLOW)/bin/lint-imports --no-logo
+
+bench: env-airflow ## Repeatable comparisons; ratios within one run
+	@$(PY) -m benchmarks.imports
+
+wheel: env-airflow ## Build the wheel into dist/
+	@$(PY) -m build --wheel --no-isolation
+
+env-airflow: $(AIRFLOW)/.complete ## Build .venvs/airflow with everything that Airflow, tests and tools need
+
+$(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
+	@echo "building $(AIRFLOW)"
+	@dev/bootstrap.sh
+	@$(UV) venv --quiet --allow-existing --python python3.11 $(AIRFLOW)
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox]' --group dev
+	@touch $@
+
+constraints: ## Pin the newest versions that the environments resolve to
+	@dev/bootstrap.sh
+	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
+		--extra airflow --extra cli --extra sandbox --group dev -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+
+clean: ## Remove environments and caches
+	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,42 @@
+"""The sandbox as an ASGI application: one store, and the routes of each service over it."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tl_orchestration.sandbox import control, hosted, transactionlink
+from tl_orchestration.sandbox.answers import RefusedError
+from tl_orchestration.sandbox.settings import SandboxSettings
+from tl_orchestration.sandbox.store import Store
+
+
+def create_app(settings: SandboxSettings | None = None) -> Starlette:
+    """
+    Make the application with a fresh store, which is at `app.state.store`.
+
+    Under a server other than `SandboxServer` or `serve` everything works but the faults that close a
+    connection; those are refused when they are ordered.
+    """
+    store = Store(SandboxSettings() if settings is None else settings)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        """Answer what no route took, such as a wrong path or method, in the service's own form."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if not request.url.path.startswith("/_sandbox"):
+            store.count_request(f"{request.method} *")
+        code = "METHOD_NOT_ALLOWED" if status == 405 else "NOT_FOUND"
+        answer = RefusedError(status, code, f"No {request.method} {request.url.path} here")
+        response = answer.answer(store.fingerprint())
+        if isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)
+        return response
+
+    app = Starlette(
+        routes=[*transactionlink.routes(store), *hosted.routes(store), *control.routes(store)],
+        exception_handlers={HTTPException: refuse},
+    )
+    # A client that adds a slash has the path wrong; the service is not known to redirect it.
+    app.router.redirect_slashes = False
+    app.state.store = store
+    return app

@@ -1,0 +1,60 @@
+"""What is remembered of every start and cancel: the oracle in a hunt for duplicates and stray cancels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from tl_orchestration.sandbox.clock import to_text
+
+
+@attrs.frozen(kw_only=True)
+class Start:
+    """
+    One committed start.
+
+    Args:
+        time: epoch seconds.
+        expires_at: epoch seconds as asked for; `None` where the request named none.
+        request: number of the request that did it, counted from 1 over all requests but `/_sandbox`.
+        headers: those of interest, never the value of `Authorization`.
+    """
+
+    execution_id: str
+    definition: str
+    time: float
+    record_id: str | None
+    locale: str
+    expires_at: float | None
+    parameters: Mapping[str, Any] = attrs.field(repr=False)
+    headers: Mapping[str, str]
+    request: int
+
+    def described(self) -> dict[str, Any]:
+        """The fields as JSON members, with times as text."""
+        expires_at = None if self.expires_at is None else to_text(self.expires_at)
+        return attrs.asdict(self, recurse=False) | {"time": to_text(self.time), "expires_at": expires_at}
+
+
+@attrs.frozen(kw_only=True)
+class Cancel:
+    """
+    One cancel of an execution that exists.
+
+    Args:
+        time: epoch seconds.
+        status_before: the status it found.
+        took_effect: whether the execution was still active.
+        request: number of the request that did it.
+    """
+
+    execution_id: str
+    definition: str
+    time: float
+    status_before: str
+    took_effect: bool
+    request: int
+
+    def described(self) -> dict[str, Any]:
+        """The fields as JSON members, with the time as text."""
+        return attrs.asdict(self) | {"time": to_text(self.time)}
