@@ -178,7 +178,7 @@ def client_arguments(connection: Connection, status_map: Mapping[str, str] | Non
         raise InvalidSettings(f"Connection {name!r} has no token. Put the organization token into its password field.")
     extra = _extra(connection)
     allowed = [host for host in conf.get("transactionlink", "allowed_hosts", fallback="").split(",") if host.strip()]
-    chosen = {setting: extra[setting] for setting in _SETTINGS if extra.get(setting) not in {None, ""}}
+    chosen = {setting: extra[setting] for setting in _SETTINGS if extra.get(setting) not in (None, "")}
     try:
         typed = _typed(chosen)
         typed["status_map"] = {**typed.get("status_map", {}), **(status_map or {})}

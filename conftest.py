@@ -1,0 +1,7 @@
+"""
+Fixtures that more than one folder of tests shares.
+"""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.rig"]

@@ -1,0 +1,58 @@
+"""
+Every example DAG runs on a real Airflow, and says what its docstring asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+    from tests.rig import Oracle
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize(
+    ("decision", "taken", "left"),
+    [("approve", "open_account", "inform_customer"), ("reject", "inform_customer", "open_account")],
+)
+def test_kyc_onboarding_branches_on_the_decision(
+    airflow: AirflowRig, oracle: Oracle, decision: str, taken: str, left: str
+) -> None:
+    """The example goes on by the decision, and leaves the other task alone."""
+    airflow.wait_for_dag("kyc_onboarding")
+    definition = oracle.define(f"example-{decision}", like=f"kyc-{decision}")
+
+    run_id = airflow.trigger("kyc_onboarding", {"workflow_definition_id": definition})
+
+    assert airflow.wait_for_run("kyc_onboarding", run_id, timeout=90) == "success"
+    states = {name: task.state for name, task in airflow.task_instances("kyc_onboarding", run_id).items()}
+    assert states == {"check_customer": "success", "decide": "success", taken: "success", left: "skipped"}
+    assert len(oracle.started(definition)) == 1
+
+
+def test_kyc_onboarding_fails_on_a_decision_that_nobody_planned_for(airflow: AirflowRig, oracle: Oracle) -> None:
+    """An unplanned decision opens no account: the branch fails, and nothing after it runs."""
+    airflow.wait_for_dag("kyc_onboarding")
+    definition = oracle.define("example-escalate", like="kyc-approve", result={"decision": "escalate"})
+
+    run_id = airflow.trigger("kyc_onboarding", {"workflow_definition_id": definition})
+
+    assert airflow.wait_for_run("kyc_onboarding", run_id, timeout=90) == "failed"
+    states = {name: task.state for name, task in airflow.task_instances("kyc_onboarding", run_id).items()}
+    assert states == {
+        "check_customer": "success",
+        "decide": "failed",
+        "open_account": "upstream_failed",
+        "inform_customer": "upstream_failed",
+    }
+
+
+def test_no_dag_file_has_an_import_error(airflow: AirflowRig) -> None:
+    """Every example and every test DAG is one that Airflow can read."""
+    airflow.wait_for_dag("kyc_onboarding")
+
+    assert airflow.import_errors() == {}

@@ -1,0 +1,69 @@
+"""
+What is installed: the wheel alone, away from its source.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+def call(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, PROJECT, cwd=out)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and what it requires, and no extra."""
+    home = tmp_path_factory.mktemp("bare")
+    call(sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, home / "env", cwd=home)
+    python = home / "env" / "bin" / "python"
+    constraints = PROJECT / "constraints" / "airflow.txt"
+    call(sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, "-c", constraints, wheel, cwd=home)
+    return python
+
+
+def test_wheel_has_exactly_our_names(wheel: Path) -> None:
+    """The wheel brings our packages, typed, and nothing else that could be imported."""
+    names = zipfile.ZipFile(wheel).namelist()
+
+    top = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
+    assert top == {"tl_orchestration", "airflow_provider"}
+    assert {"tl_orchestration/py.typed", "airflow_provider/py.typed"} <= set(names)
+
+
+def test_core_works_without_extras(bare_python: Path, tmp_path: Path) -> None:
+    """The core imports with its own requirements alone, and brings neither orchestrator nor server."""
+    heavy = ("airflow", "prefect", "sqlalchemy", "starlette", "uvicorn", "click", "rich")
+    script = (
+        "import sys, tl_orchestration as t, tl_orchestration.outcome;"
+        "client = t.Client(t.OrganizationToken('tot_x'));"
+        f"print(client.base_url, sorted(set(sys.modules) & set({heavy!r})))"
+    )
+    assert call(bare_python, "-c", script, cwd=tmp_path).split() == ["https://api.transactionlink.io", "[]"]
+
+
+def test_command_names_the_extra_that_is_missing(bare_python: Path, tmp_path: Path) -> None:
+    """`tl` without its extra says in one line how to get it."""
+    done = subprocess.run(
+        [bare_python.parent / "tl", "run", "x"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.strip() == "tl needs an extra: pip install 'tl-orchestration[cli]'"

@@ -1,0 +1,91 @@
+"""
+One real Airflow and one sandbox for all tests that need them, started when the first one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.e2e.canary import TOKEN
+from tl_orchestration.sandbox import SandboxServer
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+
+PROJECT = Path(__file__).parents[1]
+DAGS = (PROJECT / "tests/e2e/airflow_dags", PROJECT / "example_dags/airflow")
+
+
+class Oracle:
+    """
+    The sandbox's own account of what reached it.
+    """
+
+    def __init__(self, server: SandboxServer) -> None:
+        self.url = server.url
+        self._client = httpx.Client(base_url=f"{server.url}/_sandbox", timeout=10)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def starts(self) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = self._client.get("/starts").json()
+        return answer
+
+    def cancels(self) -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = self._client.get("/cancels").json()
+        return answer
+
+    def define(self, name: str, **fields: Any) -> str:
+        """A definition of the test's own, so that its starts can be told from those of other tests."""
+        self._client.put(f"/definitions/{name}", json=fields).raise_for_status()
+        return name
+
+    def fault(self, **fields: Any) -> None:
+        self._client.post("/faults", json=fields).raise_for_status()
+
+    def started(self, definition: str) -> list[str]:
+        """Ids of the executions that were committed for a definition."""
+        return [start["execution_id"] for start in self.starts() if start["definition"] == definition]
+
+    def cancelled(self, definition: str) -> list[str]:
+        return [cancel["execution_id"] for cancel in self.cancels() if cancel["definition"] == definition]
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Iterator[Oracle]:
+    with SandboxServer() as server, contextlib.closing(Oracle(server)) as oracle:
+        yield oracle
+
+
+def connection(oracle: Oracle, **fields: Any) -> str:
+    return json.dumps({"conn_type": "transactionlink", "host": oracle.url, "password": TOKEN, **fields})
+
+
+@pytest.fixture(scope="session")
+def airflow(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowRig]:
+    from dev.airflow_rig import AirflowRig
+
+    connections = {
+        "transactionlink_default": connection(oracle),
+        "wrong_token": connection(oracle, password="tot_wrong-9431-canary"),
+        "may_not_run": connection(oracle, password="tot_sandbox_no_run"),
+        "unreachable": connection(oracle, host="http://127.0.0.1:1"),
+        "wrong_kind": connection(oracle, conn_type="http"),
+        "foreign_host": connection(oracle, host="https://example.org"),
+        "no_full_results": connection(oracle, extra={"forbid_full_result": True}),
+    }
+    home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
+    for file in [file for folder in DAGS for file in folder.glob("*.py")]:
+        shutil.copy(file, dags)
+    rig = AirflowRig(home, dags, connections=connections, env={"PYTHONPATH": str(PROJECT)})
+    with rig:
+        yield rig
