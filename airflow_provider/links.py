@@ -22,9 +22,15 @@ class TransactionlinkExecutionLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """
-        Called in the worker when the task ends or defers; empty while nothing has started.
+        Called in the worker whenever the task ends or defers, and what it returns replaces the stored link: where this
+        process knows no execution, that is the link which an earlier one has stored. Empty while nothing has started.
         """
-        return str(getattr(operator, "execution_url", None) or "")
+        url = getattr(operator, "execution_url", None)
+        if url is None:
+            # Airflow hands over the task instance here, whatever the parameter is called.
+            ti: Any = ti_key
+            url = ti.xcom_pull(task_ids=ti.task_id, key=self.xcom_key, map_indexes=ti.map_index)
+        return str(url or "")
 
 
 def show_at_once(context: Any, url: str) -> None:

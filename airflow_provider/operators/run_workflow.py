@@ -132,10 +132,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.execution_url: str | None = None
         self._stop_requested = False
 
-    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
-        # Airflow calls this for plain and for mapped tasks, before it stores what was rendered.
-        super()._do_render_template_fields(*args, **kwargs)
-        self.parameters = Withheld(self.parameters)
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # Airflow calls this for plain and for mapped tasks, before it stores what was rendered; and again for values
+        # that have template fields of their own, which are then the parent.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self:
+            self.parameters = Withheld(self.parameters)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
