@@ -1,0 +1,174 @@
+"""
+From environment and options to a client.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import click
+import httpx
+from attrs import field, frozen
+
+from tl_orchestration.client import Client
+from tl_orchestration.credentials import OrganizationToken
+from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.secret import Secret
+from tl_orchestration.services import service_named
+from tl_orchestration.settings import Settings, environment_proxy
+from tl_orchestration.settings import base_url as checked_base_url
+
+_PREFIX = "TRANSACTIONLINK_"
+
+
+@frozen(kw_only=True)
+class Choices:
+    """
+    What a user chose, not checked yet. None: the default, or nothing.
+    """
+
+    base_url: str | None
+    service: str
+    token: Secret | None
+    token_file: str | None
+    proxy: str | None = field(repr=False)
+    ca_bundle: str | None
+    client_cert: str | None
+
+    @classmethod
+    def of(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        base_url: str | None = None,
+        service: str | None = None,
+        token_file: str | None = None,
+    ) -> Self:
+        """
+        Take an option where one is given, else the environment's variable; an empty variable counts as none.
+        """
+
+        def variable(name: str) -> str | None:
+            return environment.get(_PREFIX + name, "").strip() or None
+
+        token = None if token_file else variable("TOKEN")
+        return cls(
+            base_url=base_url or variable("BASE_URL"),
+            service=service or variable("SERVICE") or "transactionlink",
+            token=Secret(token) if token else None,
+            token_file=token_file or variable("TOKEN_FILE"),
+            proxy=variable("PROXY"),
+            ca_bundle=variable("CA_BUNDLE"),
+            client_cert=variable("CLIENT_CERT"),
+        )
+
+    def credentials(self) -> OrganizationToken:
+        """
+        The token. One from a file is read again when the service refuses it.
+
+        Raises:
+            InvalidSettings: There is none, there are two, or it is not usable.
+        """
+        if self.token is not None and self.token_file is not None:
+            raise InvalidSettings(
+                f"{_PREFIX}TOKEN and {_PREFIX}TOKEN_FILE are both set, and it is not clear which token is meant:"
+                " unset one of them."
+            )
+        if self.token is not None:
+            return OrganizationToken(self.token.reveal())
+        if self.token_file is not None:
+            return OrganizationToken.from_file(self.token_file)
+        raise InvalidSettings(f"There is no token: set {_PREFIX}TOKEN, or {_PREFIX}TOKEN_FILE to a file that holds it.")
+
+    def checked_url(self) -> str:
+        """
+        The base URL in use.
+
+        Raises:
+            InvalidSettings: There is no such service, or the URL may not be called.
+        """
+        build = service_named(self.service)
+        return checked_base_url(self.base_url or build(now=time.time).default_base_url)
+
+    def checked_proxy(self, url: str) -> str | None:
+        """
+        The proxy on the way to a URL: the chosen one, else what ``HTTPS_PROXY`` and its like name.
+
+        Raises:
+            InvalidSettings: It is not the URL of a proxy. The message does not quote it.
+        """
+        proxy = self.proxy or environment_proxy(url)
+        if proxy is None:
+            return None
+        origin = f"{_PREFIX}PROXY" if self.proxy else "the environment (HTTPS_PROXY and its like)"
+        try:
+            url_of_proxy = httpx.Proxy(proxy).url
+        except (ValueError, httpx.InvalidURL):
+            url_of_proxy = httpx.URL()
+        if not url_of_proxy.host:
+            raise InvalidSettings(f"The proxy from {origin} is not a URL such as http://proxy.example:3128.")
+        if url_of_proxy.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            raise InvalidSettings(f"The SOCKS proxy from {origin} needs a package: pip install 'httpx[socks]'.")
+        return proxy
+
+    def client(self) -> Client:
+        """
+        A client for these choices.
+
+        Raises:
+            InvalidSettings: Something about them is wrong. Nothing was sent.
+        """
+        proxy = self.checked_proxy(self.checked_url())
+        settings = Settings(proxy=proxy, ca_bundle=self.ca_bundle, client_cert=self.client_cert)
+        return Client(self.credentials(), self.base_url, self.service, settings=settings)
+
+
+def _be_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        # This package's log alone: those of httpx and httpcore would show headers.
+        logging.getLogger("tl_orchestration").setLevel(logging.DEBUG)
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_be_verbose,
+    help="Log to stderr what is done; no secret and no parameter value.",
+)
+
+_OPTIONS = (
+    click.option("--base-url", metavar="URL", help=f"Where the service is.  [env: {_PREFIX}BASE_URL]"),
+    click.option("--service", metavar="NAME", help=f"Which API.  [env: {_PREFIX}SERVICE; default: transactionlink]"),
+    click.option(
+        "--token-file",
+        metavar="FILE",
+        help=f"File that holds the token.  [env: {_PREFIX}TOKEN_FILE, or the token itself in {_PREFIX}TOKEN]",
+    ),
+    verbose_option,
+    click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."),
+)
+
+
+def connecting(command: Callable[..., int]) -> Callable[..., int]:
+    """
+    Give a command the options of a connection; it receives them as ``choices``, and ``as_json``.
+    """
+
+    @functools.wraps(command)
+    def with_choices(*, base_url: str | None, service: str | None, token_file: str | None, **others: Any) -> int:
+        choices = Choices.of(os.environ, base_url=base_url, service=service, token_file=token_file)
+        return command(choices=choices, **others)
+
+    decorated: Callable[..., int] = with_choices
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
