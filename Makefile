@@ -33,6 +33,7 @@ check: env-airflow ## Lint, format, types, import contracts
 
 bench: env-airflow ## Repeatable comparisons; ratios within one run
 	@$(PY) -m benchmarks.imports
+	@$(PY) -m benchmarks.watch
 
 wheel: env-airflow ## Build the wheel into dist/
 	@$(PY) -m build --wheel --no-isolation
@@ -43,13 +44,13 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 	@echo "building $(AIRFLOW)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(AIRFLOW)
-	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox]' --group dev
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql]' --group dev --group bench
 	@touch $@
 
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --group dev -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+		--extra airflow --extra cli --extra sandbox --extra sql --group dev --group bench -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 
 clean: ## Remove environments and caches
 	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,8 +23,15 @@ def step_key(ti: TaskIdentity) -> str:
     """
     The step's name, the same over retries: run, task and, for a mapped task, its index.
     """
-    index = "" if ti.map_index is None or ti.map_index < 0 else f"[{ti.map_index}]"
+    index = f"[{ti.map_index}]" if is_mapped(ti) else ""
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}{index}"
+
+
+def is_mapped(ti: TaskIdentity) -> bool:
+    """
+    Whether the task is one element of a mapped one; its index counts from 0.
+    """
+    return ti.map_index is not None and ti.map_index >= 0
 
 
 def generation(ti: TaskIdentity) -> str:

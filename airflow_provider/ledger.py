@@ -30,6 +30,10 @@ class TaskStateLedger:
         store: ``context["task_state_store"]``.
     """
 
+    fenced = True
+
+    fenced = True
+
     def __init__(self, store: Any) -> None:
         self._store = store
 

@@ -57,19 +57,19 @@ class AirflowHttp:
         """
         self._http.close()
 
-    def request(self, method: str, path: str, **arguments: Any) -> Any:
+    def request(self, method: str, path: str, root: str = "/api/v2", **arguments: Any) -> Any:
         """
-        One call of ``/api/v2``.
+        One call of the public interface, or of what the pages use (``root="/ui"``).
 
         Returns:
             The decoded answer.
         """
         try:
-            answer = self._http.request(method, f"/api/v2/{path}", **arguments)
+            answer = self._http.request(method, f"{root}/{path}", **arguments)
             if answer.status_code == 401:
                 token = self._http.get("/auth/token").raise_for_status().json()["access_token"]
                 self._http.headers["Authorization"] = f"Bearer {token}"
-                answer = self._http.request(method, f"/api/v2/{path}", **arguments)
+                answer = self._http.request(method, f"{root}/{path}", **arguments)
         except (httpx.HTTPError, RuntimeError) as error:  # httpx says RuntimeError if the client was closed
             raise AirflowError(f"{method} {path}: {error!r}") from error
         if answer.is_error:

@@ -8,6 +8,7 @@ import atexit
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -121,8 +122,7 @@ class AirflowRig(AirflowApi):
         if self._services:
             raise RuntimeError("A rig is started once; make another one.")
         self.home.mkdir(parents=True, exist_ok=True)
-        env = airflow_home.settings(self._python, self.home, self.dags_folder, self.port, self._connections)
-        env |= self._extra
+        env = self._environment()
         airflow_home.prepare_database(self._python, self.home, env, self._template)
         atexit.register(self.stop)
         try:
@@ -229,6 +229,27 @@ class AirflowRig(AirflowApi):
         os.utime(draft, (ahead, ahead))
         draft.replace(target)
         return datetime.now(UTC) + timedelta(seconds=0.5)
+
+    # --- what the REST interface does not offer
+
+    def command(self, *arguments: str, timeout: float = 60) -> str:
+        """
+        Run ``airflow`` with this Airflow's settings; costs three to four seconds.
+
+        Returns:
+            What it printed to standard output.
+        """
+        command = [str(self._python), "-m", "airflow", *arguments]
+        done = subprocess.run(
+            command, env=self._environment(), cwd=self.home, capture_output=True, text=True, timeout=timeout
+        )
+        if done.returncode:
+            raise AirflowError(f"airflow {' '.join(arguments[:2])} ended with code {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        settings = airflow_home.settings(self._python, self.home, self.dags_folder, self.port, self._connections)
+        return settings | self._extra
 
     # --- telling what went wrong
 

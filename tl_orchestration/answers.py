@@ -5,6 +5,7 @@ Reading answers: JSON without surprises, and errors without personal data.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -25,7 +26,11 @@ from tl_orchestration.retry import retry_after
 #: Ids that are used in a path or kept in a ledger. The vendor's are UUIDs; the sandbox's definitions have names.
 SAFE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_~-]|\.(?!\.)){0,127}", re.ASCII)
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+#: What credentials look like (contract A2.1, B1): one that the service repeats is not repeated by us.
+_CREDENTIAL = re.compile(r"bearer\s+\S+|(?:tot_|b3sk_|eyJ)[\w.~+/=-]*", re.ASCII | re.IGNORECASE)
 _TEXT_LIMIT = 300
+#: A shorter value that was sent is looked for in codes as a whole part only.
+_SHORT = 4
 
 
 def safe_id(value: object) -> str | None:
@@ -45,9 +50,14 @@ def json_object(response: Response, request: Request) -> dict[str, Any]:
     """
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (media_type == "application/json" or media_type.endswith("+json")):
-        raise _invalid(response, request, f"content type {_plain(media_type) or 'missing'} instead of JSON")
+        raise _invalid(response, request, f"content type {_plain(media_type)[:60] or 'missing'} instead of JSON")
     try:
-        value = json.loads(response.body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        value = json.loads(
+            response.body.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
     except RecursionError:
         raise _invalid(response, request, "JSON nested too deeply") from None
     except ValueError as error:
@@ -77,6 +87,13 @@ class _NotJson(ValueError):
 
 def _no_constant(name: str) -> NoReturn:
     raise _NotJson("a number that JSON does not have")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999 is JSON, but no number that anybody can go on with
+        raise _NotJson("a number out of range")
+    return number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -148,24 +165,60 @@ def refusal(response: Response, request: Request, *, subject: str, permission: s
 
 def _error_body(response: Response, request: Request) -> tuple[tuple[str, ...], str | None, str]:
     """
-    Codes, fingerprint and scrubbed text of the service's ErrorResponse; empty where the body is something else.
+    Codes, fingerprint and scrubbed text of the service's error body; empty where it is none that we know.
     """
     try:
         document = json_object(response, request)
     except InvalidAnswer:
         return (), None, ""
+    items = _error_items(document)
+    # The locale is nobody's secret, and "en" is a part of every other word.
+    body = {name: value for name, value in (request.json or {}).items() if name != "locale"}
+    values = [body, request.earlier, [value.reveal() for value in request.query.values()]]
+    sent = sorted(set(_sent_words(values)), key=len, reverse=True)
+    codes = tuple(code for item in items[:5] if (code := _identifier(_code(item), sent)) is not None)
+    texts = [_CREDENTIAL.sub("…", text) for item in items[:5] if isinstance(text := item.get("message"), str)]
+    messages = [scrubbed(text, sent) for text in texts]
+    # Once more: taking out what cannot be printed may have put a value together.
+    text = scrubbed(_plain(" ".join(messages)), sent)
+    fingerprint = _identifier(document.get("fingerprint", document.get("requestId")), sent)
+    return codes, fingerprint, text[:_TEXT_LIMIT]
+
+
+def _error_items(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """
+    Where codes and messages are: in ``errors`` (Transactionlink, contract A4.5), in ``error``, or at the top (B3OS,
+    contract C26).
+    """
     errors = document.get("errors")
-    items = [item for item in errors if isinstance(item, dict)] if isinstance(errors, list) else []
-    sent = sorted(set(_sent_words(request.json)), key=len, reverse=True)
-    codes = tuple(
-        code
-        for item in items[:5]
-        if isinstance(code := item.get("code"), str) and _CODE.fullmatch(code) and scrubbed(code, sent) == code
-    )
-    messages = [scrubbed(text, sent) for item in items[:5] if isinstance(text := item.get("message"), str)]
-    fingerprint = document.get("fingerprint")
-    known = isinstance(fingerprint, str) and _CODE.fullmatch(fingerprint) is not None
-    return codes, fingerprint if known else None, _plain(" ".join(messages))[:_TEXT_LIMIT]
+    if isinstance(errors, list):
+        return [item for item in errors if isinstance(item, dict)]
+    if isinstance(error := document.get("error"), dict):
+        return [error]
+    return [document] if {"code", "message"} <= document.keys() else []
+
+
+def _code(item: Mapping[str, Any]) -> object:
+    """
+    An item's code as text. A number that only repeats the HTTP status is none; B3OS's own have six digits.
+    """
+    code = item.get("code")
+    if isinstance(code, int) and not isinstance(code, bool):
+        return str(code) if code >= 1000 else None
+    return code
+
+
+def _identifier(value: object, sent: list[str]) -> str | None:
+    """
+    An error code or fingerprint, unless a value that was sent is in it. Short values count only as a part of their
+    own: the locale ``en`` must not hide every code with DOCUMENT in it.
+    """
+    if not isinstance(value, str) or not _CODE.fullmatch(value) or _CREDENTIAL.search(value):
+        return None
+    folded = value.casefold()
+    parts = set(re.split(r"[^a-z0-9]+", folded)) | {folded}
+    echoes = any(word.casefold() in (parts if len(word) < _SHORT else folded) for word in sent if word.strip())
+    return None if echoes else value
 
 
 def _sent_words(value: object) -> Iterator[str]:
@@ -182,16 +235,21 @@ def _sent_words(value: object) -> Iterator[str]:
         yield value
         yield from (word for word in re.split(r"\W+", value) if len(word) > 1)
     elif value is not None and not isinstance(value, bool):
-        yield str(value)
+        yield from _sent_words(str(value))  # 1234.0 also as 1234
 
 
 def scrubbed(text: str, sent: list[str]) -> str:
     """
-    The text without any of the values, longest first, in any letter case.
+    The text without any of the values, longest first, in any letter case. A single character counts only where it
+    stands alone.
     """
     for value in sent:
         if value.strip():
-            text = re.sub(re.escape(value), "…", text, flags=re.IGNORECASE)
+            pattern = re.escape(value) if len(value) > 1 else rf"(?<!\w){re.escape(value)}(?!\w)"
+            text = re.sub(pattern, "…", text, flags=re.IGNORECASE)
+    folded = text.casefold()  # ß is also SS, which a regular expression does not know
+    if any(len(value.strip()) > 1 and value.casefold() in folded for value in sent):
+        return "…"
     return text
 
 

@@ -18,8 +18,9 @@ from typing import Any, Self, TypeVar
 from attrs import evolve
 
 from tl_orchestration.answers import safe_id
+from tl_orchestration.claim import SETTLE_MARGIN, SETTLE_WINDOW
 from tl_orchestration.credentials import Credentials
-from tl_orchestration.errors import InvalidRequest, InvalidSettings, TransactionlinkError, WaitInterrupted
+from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError, TransactionlinkError, WaitInterrupted
 from tl_orchestration.exchange import (
     AppendEvent,
     ClaimStart,
@@ -33,14 +34,17 @@ from tl_orchestration.exchange import (
 )
 from tl_orchestration.fingerprint import fingerprint
 from tl_orchestration.ledger import Event, Ledger, State
+from tl_orchestration.ledger.namespace import bound, namespace_of
 from tl_orchestration.models import Execution, Handle, RunRequest
-from tl_orchestration.retry import RetryPolicy, persistently
+from tl_orchestration.observer import Metrics, Observer
+from tl_orchestration.retry import RetryBudget, RetryPolicy, persistently
 from tl_orchestration.services import Service, service_named
 from tl_orchestration.settings import Settings
 from tl_orchestration.settings import base_url as checked_base_url
 from tl_orchestration.start import Step, start_once, start_unrecorded
 from tl_orchestration.transport import AsyncWire, SyncWire
 from tl_orchestration.wait import Patience, record, settle, wait
+from tl_orchestration.watcher import Watcher
 
 T = TypeVar("T")
 
@@ -48,6 +52,7 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT = 24 * 3600.0
 #: Longest time in which a sleeping synchronous client does not look at ``stop``, seconds.
 _SLICE = 0.25
+_PATIENCE = Patience()
 
 Target = Execution | Handle | str
 
@@ -66,6 +71,7 @@ class _Verbs:
         settings: Settings | None = None,
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
     ) -> None:
         build = service_named(service)
         if not isinstance(credentials, Credentials):
@@ -73,69 +79,99 @@ class _Verbs:
         self._credentials = credentials
         self._settings = settings or Settings()
         self._clock = clock or Clock(now=time.time, monotonic=time.monotonic)
-        self._service: Service = build(
-            now=self._clock.now,
-            accept=self._settings.accept,
-            status_map=self._settings.status_map,
-            workspace_id=self._settings.workspace_id,
-        )
+        _check_fit(credentials, service)
+        self._service: Service = build.configured(credentials, self._settings, self._clock.now)
         self.base_url = checked_base_url(base_url or self._service.default_base_url, self._settings.allowed_hosts)
-        self.ledger = ledger
+        namespace = namespace_of(service, self.base_url, self._settings.workspace_id)
+        self.ledger = None if ledger is None else bound(ledger, namespace)
+        self._metrics = Metrics(observer, service)
         self._retry = retry or RetryPolicy()
+        self._retry_budget = RetryBudget()
         self._rng = random.Random()  # noqa: S311 -- jitter
 
     def _persistently(self, request: Request) -> Flow[Response]:
-        return persistently(request, self._retry, self._clock, self._rng)
+        return persistently(request, self._retry, self._clock, self._rng, self._retry_budget)
 
     def _run(self, request: RunRequest, key: str | Step | None, timeout: float | None) -> Flow[Execution]:
         seconds = _positive(DEFAULT_TIMEOUT if timeout is None else timeout)
+        service = self._service.for_request(request)
         if key is None:
-            return start_unrecorded(
-                self._service, request, timeout=seconds, clock=self._clock, start=self._persistently
+            return self._counted(
+                start_unrecorded(service, request, timeout=seconds, clock=self._clock, start=self._persistently)
             )
         if self.ledger is None:
             raise InvalidSettings("A key needs a ledger: give the client one, for example MemoryLedger().")
-        return start_once(
-            self._service,
-            request,
-            key if isinstance(key, Step) else Step(key=key),
-            identity=fingerprint(request, self._credentials.fingerprint_secret()),
-            timeout=seconds,
-            clock=self._clock,
-            start=self._persistently,
-            repeat=self._persistently,
+        return self._counted(
+            start_once(
+                service,
+                request,
+                key if isinstance(key, Step) else Step(key=key),
+                identity=fingerprint(request, self._credentials.fingerprint_secret()),
+                timeout=seconds,
+                clock=self._clock,
+                start=self._persistently,
+                repeat=self._persistently,
+                settle=0.0 if self.ledger.fenced else self._settle_window(),
+            )
         )
 
+    def _counted(self, start: Flow[Execution]) -> Flow[Execution]:
+        try:
+            execution = yield from start
+        except TransactionlinkError as error:
+            self._metrics.not_started(error)
+            raise
+        self._metrics.started(execution)
+        return execution
+
+    def _settle_window(self) -> float:
+        return max(SETTLE_WINDOW, self._retry.total + self._settings.request_timeout + SETTLE_MARGIN)
+
+    def _target(self, target: Target) -> tuple[Service, Handle]:
+        handle = _handle(target, self._service.name)
+        client_token = target.client_token if isinstance(target, Execution) else None
+        return self._service.for_execution(handle, client_token), handle
+
     def _poll(self, target: Target) -> Flow[Execution]:
-        handle = _handle(target)
-        execution = yield from self._service.poll(handle.execution_id, self._persistently)
+        service, handle = self._target(target)
+        execution = yield from service.poll(handle.execution_id, self._persistently)
         if execution.is_terminal:
             yield from settle(execution, handle, self._clock)
         return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
 
     def _wait(self, target: Target, timeout: float | None, patience: Patience | None) -> Flow[Execution]:
-        handle = _handle(target)
+        service, handle = self._target(target)
         if timeout is not None:
             ends = self._clock.now() + _positive(timeout)
             handle = evolve(handle, deadline=ends if handle.deadline is None else min(ends, handle.deadline))
-        execution = yield from wait(
-            self._service,
-            handle,
-            patience or Patience(),
-            send=once,
-            repeat=self._persistently,
-            clock=self._clock,
-            rng=self._rng,
-        )
+        began = self._clock.monotonic()
+        try:
+            execution = yield from wait(
+                service,
+                handle,
+                patience or _PATIENCE,
+                send=once,
+                repeat=self._persistently,
+                clock=self._clock,
+                rng=self._rng,
+                metrics=self._metrics,
+            )
+        except TransactionlinkError as error:
+            self._metrics.waited(self._clock.monotonic() - began, error)
+            raise
+        self._metrics.waited(self._clock.monotonic() - began, execution)
         return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
 
     def _result(self, target: Target) -> Flow[dict[str, Any]]:
-        return self._service.result(_handle(target).execution_id, self._persistently)
+        service, handle = self._target(target)
+        return service.result(handle.execution_id, self._persistently)
 
     def _cancel(self, target: Target) -> Flow[Execution]:
-        handle = _handle(target)
-        yield from record(handle, Event(state=State.CANCEL_REQUESTED, at=self._clock.now(), reason="cancel was called"))
-        execution = yield from self._service.cancel(handle.execution_id, self._persistently)
+        service, handle = self._target(target)
+        if service.can_cancel:
+            asked = Event(state=State.CANCEL_REQUESTED, at=self._clock.now(), reason="cancel was called")
+            yield from record(handle, asked)
+        execution = yield from service.cancel(handle.execution_id, self._persistently)
         if execution.is_terminal:
             yield from settle(execution, handle, self._clock)
         return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
@@ -149,13 +185,16 @@ class Client(_Verbs):
     Runs, polls, waits for, reads and cancels executions. One client may serve many threads.
 
     Args:
-        credentials: For example ``OrganizationToken("tot_…")``.
+        credentials: ``OrganizationToken("tot_…")``; ``WorkspaceKey(key, secret)`` for the legacy API;
+            ``B3osKey("b3sk_…")`` for B3OS.
         base_url: Where the service is; None: the vendor's own host.
-        service: Which API: ``transactionlink``.
-        ledger: Keeps starts with a ``key`` from happening twice.
+        service: Which API: ``transactionlink``, ``transactionlink-legacy`` or ``b3os``.
+        ledger: Keeps starts with a ``key`` from happening twice. A store that serves several services is bound to
+            this one: ``client.ledger`` is the bound one.
         settings: Time-outs, proxy, certificates, limits.
         retry: How persistently requests that may be repeated are repeated.
         clock: For tests.
+        observer: Told of starts, polls, waits and what is in flight; see :mod:`tl_orchestration.observer`.
 
     Raises:
         InvalidSettings: Something about these is wrong. Nothing was sent.
@@ -170,8 +209,9 @@ class Client(_Verbs):
         settings: Settings | None = None,
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(credentials, base_url, service, ledger, settings, retry, clock)
+        super().__init__(credentials, base_url, service, ledger, settings, retry, clock, observer)
         self._wire = SyncWire(self.base_url, self._credentials, self._settings)
 
     def __enter__(self) -> Self:
@@ -194,7 +234,8 @@ class Client(_Verbs):
 
         Args:
             request: What to run.
-            key: Names the caller's step in the ledger: whoever calls again with it gets the same execution.
+            key: Names the caller's step in the ledger: whoever calls again with it gets the same execution. It is
+                stored and shown in clear, so it must not be personal.
             timeout: Seconds until the execution's deadline; a day where none is given. The request's expiry follows
                 it unless the request has its own.
 
@@ -202,7 +243,9 @@ class Client(_Verbs):
             StartOutcomeUnknown: It may or may not have started, and was not repeated.
             InvalidRequest, AuthenticationError, PermissionDenied, NotFound, RateLimited, NoAnswer: It did not start.
             RequestChanged: The key has started something else.
-            LedgerError: The ledger could not record the intent; it did not start.
+            KeyPurged: The ledger was told to forget what the key has started.
+            LedgerError: The ledger could not record the intent, or another process starts with this key; it did not
+                start.
         """
         return self._drive(self._run(request, key, timeout))
 
@@ -259,6 +302,8 @@ class Client(_Verbs):
 
         Raises:
             NotFound: There is no such execution.
+            NotSupported: This service cannot cancel. Nothing was sent.
+            NotCancellableYet: It cannot be cancelled at this stage (B3OS, before there is a run).
             TransactionlinkError: The service refused or did not answer.
         """
         return self._drive(self._cancel(execution))
@@ -289,7 +334,14 @@ class Client(_Verbs):
 
     def _perform(self, command: Command, stop: Callable[[], bool] | None) -> Any:
         if isinstance(command, Request):
-            return self._wire.send(command, stop)
+            self._metrics.sending()
+            try:
+                response = self._wire.send(command, stop)
+            except BaseException as error:
+                self._metrics.unanswered(command, error)
+                raise
+            self._metrics.answered(command, response)
+            return response
         if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
             return _ledger_call(self.ledger, command)
         return _sleep(command.seconds, stop)
@@ -297,7 +349,7 @@ class Client(_Verbs):
 
 class AsyncClient(_Verbs):
     """
-    As :class:`Client`, awaited. It belongs to the event loop that first uses it.
+    As :class:`Client`, awaited. Each event loop that uses it has connections of its own; close it in each.
     """
 
     def __init__(
@@ -309,9 +361,11 @@ class AsyncClient(_Verbs):
         settings: Settings | None = None,
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(credentials, base_url, service, ledger, settings, retry, clock)
+        super().__init__(credentials, base_url, service, ledger, settings, retry, clock, observer)
         self._wire = AsyncWire(self.base_url, self._credentials, self._settings)
+        self._watcher = Watcher(self, requests_per_second=self._settings.requests_per_second)
 
     async def __aenter__(self) -> Self:
         return self
@@ -323,8 +377,9 @@ class AsyncClient(_Verbs):
 
     async def close(self) -> None:
         """
-        Close the connections.
+        End all waits with ``WaitInterrupted`` and close the connections of this event loop.
         """
+        await self._watcher.close()
         await self._wire.aclose()
 
     async def run(
@@ -345,9 +400,10 @@ class AsyncClient(_Verbs):
         self, execution: Target, timeout: float | None = None, *, patience: Patience | None = None
     ) -> Execution:
         """
-        As :meth:`Client.wait`; cancelling the task ends it, and leaves the execution alone.
+        As :meth:`Client.wait`; cancelling the task ends it, and leaves the execution alone. All waits of a client
+        share one :class:`~tl_orchestration.watcher.Watcher`, so thousands of them are no burden.
         """
-        return await self._drive(self._wait(execution, timeout, patience))
+        return await self._watcher.wait(execution, timeout, patience=patience)
 
     async def result(self, execution: Target) -> dict[str, Any]:
         """
@@ -384,7 +440,14 @@ class AsyncClient(_Verbs):
 
     async def _perform(self, command: Command) -> Any:
         if isinstance(command, Request):
-            return await self._wire.send(command)
+            self._metrics.sending()
+            try:
+                response = await self._wire.send(command)
+            except BaseException as error:
+                self._metrics.unanswered(command, error)
+                raise
+            self._metrics.answered(command, response)
+            return response
         if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
             return await asyncio.to_thread(_ledger_call, self.ledger, command)
         return await asyncio.sleep(command.seconds)
@@ -392,7 +455,7 @@ class AsyncClient(_Verbs):
 
 def _ledger_call(ledger: Ledger | None, command: ReadLedger | ClaimStart | AppendEvent) -> Any:
     if ledger is None:
-        raise InvalidSettings("This execution has a key, and the client has no ledger to look it up in.")
+        raise LedgerError("This execution has a key, and the client has no ledger to record it in.")
     match command:
         case ReadLedger(key):
             return ledger.read(key)
@@ -415,7 +478,18 @@ def _sleep(seconds: float, stop: Callable[[], bool] | None) -> None:
     raise WaitInterrupted("Stopped as asked, between two polls.")
 
 
-def _handle(target: Target) -> Handle:
+def _check_fit(credentials: Credentials, service: str) -> None:
+    """
+    Raises:
+        InvalidSettings: The credential says which services it is for, and this is none of them.
+    """
+    services: frozenset[str] | None = getattr(credentials, "services", None)
+    if services is not None and service not in services:
+        fitting = "B3osKey (or B3osPublic)" if service == "b3os" else "OrganizationToken or WorkspaceKey"
+        raise InvalidSettings(f"{type(credentials).__name__} is no credential of {service}; give it {fitting}.")
+
+
+def _handle(target: Target, service: str) -> Handle:
     if isinstance(target, Execution):
         return target.handle
     if isinstance(target, Handle):
@@ -423,7 +497,7 @@ def _handle(target: Target) -> Handle:
     identifier = safe_id(target)
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
-    return Handle(execution_id=identifier)
+    return Handle(execution_id=identifier, service=service)
 
 
 def _positive(seconds: float) -> float:

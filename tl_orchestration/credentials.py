@@ -4,15 +4,23 @@ Credentials as httpx authentication flows, which drive the synchronous and the a
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Generator
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import ClassVar, NoReturn, Protocol, runtime_checkable
 
 import httpx
 
+from tl_orchestration.answers import safe_id
+from tl_orchestration.authorization import RENEWAL_INTERVAL, InThread, SteppedAuth, Steps, leave_unread
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.secret import Secret
+
+log = logging.getLogger(__name__)
 
 #: Organization tokens start with this (contract A2.1).
 ORGANIZATION_TOKEN_PREFIX = "tot_"  # noqa: S105 -- a prefix, not a token
@@ -21,7 +29,8 @@ ORGANIZATION_TOKEN_PREFIX = "tot_"  # noqa: S105 -- a prefix, not a token
 @runtime_checkable
 class Credentials(Protocol):
     """
-    What a client needs of a credential.
+    What a client needs of a credential. One that also has ``services``, the names of the services that it is for, is
+    refused by a client of another service.
     """
 
     def auth(self) -> httpx.Auth:
@@ -35,23 +44,44 @@ class Credentials(Protocol):
         """
 
 
-class OrganizationToken:
+class Confined:
+    """
+    A credential stays in the process that it was made in, and is not shown.
+    """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}('***')"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a credential is not pickled; build the client where it is used")
+
+
+class OrganizationToken(Confined):
     """
     A token of the current API: an organization token (``tot_…``, sent as it is) or a JWT (sent as ``Bearer``).
 
     A token that is given as a callable or as a file is read again when the service answers 401 or 403, so that a
-    rotated token takes effect without a restart; the request is repeated once, if the token has changed.
+    rotated token takes effect without a restart; the request is repeated once, if the token has changed. However many
+    requests are refused at once, it is read once, and not again for some seconds unless what was read is accepted.
 
     Args:
-        token: The token, or a callable that returns it. It may block for a moment, not for seconds.
+        token: The token, or a callable that returns it. It may block for a moment, not for seconds. From an
+            :class:`~tl_orchestration.AsyncClient` it is called in another thread than the event loop's.
+        monotonic: For tests.
 
     Raises:
         InvalidSettings: The token is empty or has characters that no header can carry.
     """
 
-    def __init__(self, token: str | Callable[[], str]) -> None:
+    services: ClassVar[frozenset[str]] = frozenset({"transactionlink", "transactionlink-legacy"})
+
+    def __init__(self, token: str | Callable[[], str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._source: Callable[[], str] | None = token if callable(token) else None
         self._header = Secret(header_value(token() if callable(token) else token))
+        self._monotonic = monotonic
+        self._reading = threading.Lock()
+        self._not_before = float("-inf")
+        self._unproven = False
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> OrganizationToken:
@@ -77,36 +107,126 @@ class OrganizationToken:
     def header(self) -> str:
         return self._header.reveal()
 
-    def renew(self) -> bool:
+    def renew(self, refused: str) -> bool:
         """
-        Read the token again. True if it has changed.
+        Read the token again after the service refused this header. True if there is another one now, whoever read it.
+
+        A source that fails for a moment, as a file does while it is replaced, changes nothing: the refusal stands.
         """
-        if self._source is None:
+        source = self._source
+        if source is None:
             return False
-        fresh = Secret(header_value(self._source()))
-        if fresh == self._header:
-            return False
-        self._header = fresh
-        return True
+        if self._reading.acquire(timeout=RENEWAL_INTERVAL):
+            try:
+                if self.header() == refused and self._monotonic() >= self._not_before:
+                    self._not_before = self._monotonic() + RENEWAL_INTERVAL
+                    self._read(source)
+                    self._unproven = self.header() != refused
+            finally:
+                self._reading.release()
+        return self.header() != refused
 
-    def __repr__(self) -> str:
-        return "OrganizationToken('***')"
+    def accepted(self, header: str) -> None:
+        """
+        Take note that the service accepts this header: once it is refused, it is time to read again.
+        """
+        if self._unproven and header == self.header():
+            self._unproven = False
+            self._not_before = float("-inf")
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a credential is not pickled; build the client where it is used")
+    def _read(self, source: Callable[[], str]) -> None:
+        try:
+            self._header = Secret(header_value(source()))
+        except Exception as error:  # the source is the caller's
+            log.warning("The token was refused and could not be read again (%s).", type(error).__name__)
 
 
-class _TokenAuth(httpx.Auth):
+class _TokenAuth(SteppedAuth):
     def __init__(self, token: OrganizationToken) -> None:
         self._token = token
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = self._token.header()
+    def steps(self, request: httpx.Request) -> Steps:
+        header = self._token.header()
+        request.headers["Authorization"] = header
         response = yield request
+        if response.status_code not in {401, 403}:
+            self._token.accepted(header)
+            return
         # Both answers mean that the request was not processed, so repeating it is safe even for a start.
-        if response.status_code in {401, 403} and self._token.renew():
-            request.headers["Authorization"] = self._token.header()
-            yield request
+        changed = self._token.header() != header or (yield InThread(lambda: self._token.renew(header)))
+        if changed:
+            leave_unread(response)
+            header = self._token.header()
+            request.headers["Authorization"] = header
+            response = yield request
+            if response.status_code not in {401, 403}:
+                self._token.accepted(header)
+
+
+class B3osKey(Confined):
+    """
+    An API key of B3OS (``b3sk_…``, contract B1), sent as ``Bearer``.
+
+    Args:
+        key: The key.
+        organization_id: Sent as ``X-Org-ID``; only keys that are bound to no organization need it.
+
+    Raises:
+        InvalidSettings: One of them is empty or cannot stand in a header, or the key is of another service.
+    """
+
+    services: ClassVar[frozenset[str]] = frozenset({"b3os"})
+
+    def __init__(self, key: str, organization_id: str | None = None) -> None:
+        header = header_value(key)
+        if not header.startswith("Bearer "):
+            raise InvalidSettings("That is an organization token of Transactionlink, not a key of B3OS.")
+        if organization_id is not None and safe_id(organization_id) is None:
+            raise InvalidSettings("organization_id must be an id such as org_….")
+        self._header = Secret(header)
+        self._organization_id = organization_id
+
+    def auth(self) -> httpx.Auth:
+        headers = {"Authorization": self._header}
+        if self._organization_id is not None:
+            headers["X-Org-ID"] = Secret(self._organization_id)
+        return _HeaderAuth(headers)
+
+    def fingerprint_secret(self) -> bytes:
+        return self._header.reveal().encode()
+
+
+class B3osPublic(Confined):
+    """
+    No credential: for B3OS workflows of the visibility ``public_execute``, which everybody may start (contract B2).
+
+    What a start returns is the only thing that lets anybody look at the execution, and only in the process that
+    started it. Results and cancelling need a :class:`B3osKey`.
+    """
+
+    services: ClassVar[frozenset[str]] = frozenset({"b3os"})
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)  # nothing else here is secret, and a digest must not be guessable
+
+    def auth(self) -> httpx.Auth:
+        return _HeaderAuth({})
+
+    def fingerprint_secret(self) -> bytes:
+        return self._secret
+
+    def __repr__(self) -> str:
+        return "B3osPublic()"
+
+
+class _HeaderAuth(SteppedAuth):
+    def __init__(self, headers: Mapping[str, Secret]) -> None:
+        self._headers = headers
+
+    def steps(self, request: httpx.Request) -> Steps:
+        for name, value in self._headers.items():
+            request.headers[name] = value.reveal()
+        yield request
 
 
 def header_value(token: str) -> str:
@@ -117,8 +237,8 @@ def header_value(token: str) -> str:
         InvalidSettings: It cannot be one. The message does not quote it.
     """
     value = token.strip()
-    if value.lower().startswith("bearer "):
-        value = value[len("bearer ") :].strip()
+    if value.lower() == "bearer" or value.lower().startswith("bearer "):
+        value = value[len("bearer") :].strip()
     if not value:
         raise InvalidSettings("The token is empty.")
     if not all("!" <= character <= "~" for character in value):

@@ -17,6 +17,9 @@ Everything that can go wrong, as one tree.
     ├── StartOutcomeUnknown       a start that may or may not have happened
     ├── RequestChanged            a retry asks for something else than what this step started
     ├── LedgerError               the ledger refused a write (another process owns the step) or is not there
+    │   └── KeyPurged             the ledger has forgotten what this key started, and starts nothing with it
+    ├── NotSupported              this service, or this kind of credential, cannot do what was asked; nothing was sent
+    ├── NotCancellableYet         the execution cannot be cancelled at this stage; later it can
     ├── LinkLost                  an interactive execution whose link nobody received
     ├── ResultNotReady            the execution has not ended yet
     ├── ResultShapeChanged        a result field, or a verdict about the result, cannot be read
@@ -42,11 +45,14 @@ __all__ = [
     "InvalidAnswer",
     "InvalidRequest",
     "InvalidSettings",
+    "KeyPurged",
     "LedgerError",
     "LinkLost",
     "NoAnswer",
     "NoResult",
+    "NotCancellableYet",
     "NotFound",
+    "NotSupported",
     "PermissionDenied",
     "RateLimited",
     "RequestChanged",
@@ -200,6 +206,24 @@ class LedgerError(TransactionlinkError):
     """The ledger refused a write: another process owns this step now, or the store is not there."""
 
     retryable = True
+
+
+class NotSupported(TransactionlinkError):
+    """
+    This service, or this service with this kind of credential, cannot do what was asked. Nothing was sent for it.
+    """
+
+
+class NotCancellableYet(TransactionlinkError):
+    """The execution has no run yet that could be cancelled (contract C39). It goes on; a later cancel can work."""
+
+    retryable = True
+
+
+class KeyPurged(LedgerError):
+    """The key was used before, and the ledger was told to forget what it started. It can start nothing any more."""
+
+    retryable = False
 
 
 class LinkLost(TransactionlinkError):

@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeVar
 from attrs import field, frozen
 
 from tl_orchestration.ledger.entry import Entry, Event
+from tl_orchestration.secret import Secret
 
 T = TypeVar("T")
 
 #: The operations that a request can stand for, in the words of the product.
-Operation = Literal["run", "poll", "result", "cancel", "check"]
+Operation = Literal["run", "prepare", "poll", "result", "cancel", "check", "authorize"]
 
 
 @frozen
@@ -33,6 +34,8 @@ class Request:
         json: Body; may be personal data, so it is never shown.
         accept: Value of the ``Accept`` header.
         repeatable: Whether it may be sent again when its fate is unknown. Never true for a start.
+        query: Query values that grant access; they are put on the wire below everything that logs URLs.
+        earlier: What earlier requests of the same start have sent, so that it is scrubbed from errors as well.
     """
 
     operation: Operation
@@ -41,6 +44,8 @@ class Request:
     json: Mapping[str, Any] | None = field(default=None, repr=False)
     accept: str = "*/*"
     repeatable: bool = True
+    query: Mapping[str, Secret] = field(factory=dict, repr=False)
+    earlier: object = field(default=None, repr=False)
 
 
 @frozen

@@ -33,14 +33,24 @@ class Fingerprint:
         """
         return key_id == self.key_id and digest is not None and not hmac.compare_digest(digest, self.digest)
 
+    def is_of(self, digest: str | None, key_id: str | None) -> bool:
+        """
+        Whether the other digest is provably of the same request.
+        """
+        return key_id == self.key_id and digest is not None and hmac.compare_digest(digest, self.digest)
+
 
 def fingerprint(request: RunRequest, secret: bytes) -> Fingerprint:
     """
-    Over definition, record and parameters. Locale and expiry may change between tries without meaning another run.
+    Over definition, record, parameters and options. Locale and expiry may change between tries without meaning
+    another run.
     """
     key = hmac.digest(secret, _PURPOSE, "sha256")
+    parts: list[object] = [request.workflow_definition_id, request.record_id, request.parameters]
+    if request.options is not None:
+        parts.append(request.options.identity())
     content = json.dumps(
-        [request.workflow_definition_id, request.record_id, request.parameters],
+        parts,
         sort_keys=True,
         separators=(",", ":"),
         allow_nan=False,

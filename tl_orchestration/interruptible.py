@@ -19,6 +19,8 @@ import httpx
 
 #: Longest time that a flag stays unseen, seconds.
 SLICE = 0.25
+#: Most bytes written between two looks at deadline and flag.
+PIECE = 64 * 1024
 
 
 class Interrupted(Exception):
@@ -42,12 +44,12 @@ class Interruption:
 
     @contextlib.contextmanager
     def limited(self, seconds: float, stop: Callable[[], bool] | None) -> Iterator[None]:
-        self._local.ends = self._monotonic() + seconds
-        self._local.stop = stop
+        outer = self._limits()  # a flag may itself ask the service, from within an exchange
+        self._local.limits = (self._monotonic() + seconds, stop)
         try:
             yield
         finally:
-            del self._local.ends, self._local.stop
+            self._local.limits = outer
 
     def remaining(self, wanted: float | None) -> float:
         """
@@ -56,13 +58,17 @@ class Interruption:
         Raises:
             Interrupted: Not at all.
         """
-        stop = getattr(self._local, "stop", None)
+        ends, stop = self._limits()
         if stop is not None and stop():
             raise Interrupted(by_caller=True)
-        remaining = float(getattr(self._local, "ends", float("inf"))) - self._monotonic()
+        remaining = ends - self._monotonic()
         if remaining <= 0:
             raise Interrupted(by_caller=False)
         return max(0.001, remaining if wanted is None else min(remaining, wanted))
+
+    def _limits(self) -> tuple[float, Callable[[], bool] | None]:
+        limits: tuple[float, Callable[[], bool] | None] = getattr(self._local, "limits", (float("inf"), None))
+        return limits
 
 
 class _Stream(httpcore.NetworkStream):
@@ -80,7 +86,9 @@ class _Stream(httpcore.NetworkStream):
                 continue
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._interruption.remaining(timeout))
+        # httpcore would give each send of a long body the whole time again.
+        for start in range(0, len(buffer), PIECE):
+            self._stream.write(buffer[start : start + PIECE], self._interruption.remaining(timeout))
 
     def close(self) -> None:
         self._stream.close()

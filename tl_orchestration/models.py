@@ -4,11 +4,10 @@ The values that users handle: what to run, and what is known of an execution.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
-from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,8 @@ from attrs import define, field, frozen
 
 from tl_orchestration.answers import safe_id
 from tl_orchestration.errors import InvalidRequest
+from tl_orchestration.json_input import json_copy, kind_of
+from tl_orchestration.options import B3osOptions, LegacyOptions, Options
 from tl_orchestration.secret import Secret
 from tl_orchestration.status import Status
 
@@ -33,48 +34,19 @@ def _definition_id(value: object) -> str:
     if identifier is None:
         raise InvalidRequest(
             "workflow_definition_id must be the definition's id from the dashboard: letters, digits, '-', '_', '.'"
-            f" and at most 128 characters, not {_kind(value)}."
+            f" and at most 128 characters, not {kind_of(value)}."
         )
     return identifier
 
 
 def _locale(value: object) -> str:
     if not isinstance(value, str) or not _LOCALE.fullmatch(value):
-        raise InvalidRequest(f"locale must be a language tag such as 'en' or 'pt-BR', not {_kind(value)}.")
+        raise InvalidRequest(f"locale must be a language tag such as 'en' or 'pt-BR', not {kind_of(value)}.")
     return value
 
 
 def _parameters(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidRequest(f"parameters must be a JSON object (a dict), not {_kind(value)}.")
-    try:
-        _check_json(value, "parameters", depth=0)
-        return json.loads(json.dumps(deepcopy(dict(value)), allow_nan=False))  # type: ignore[no-any-return]
-    except InvalidRequest:
-        raise
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"parameters cannot be written as JSON ({type(error).__name__}).") from None
-
-
-def _check_json(value: object, path: str, depth: int) -> None:
-    """
-    Name the first place that JSON cannot hold, by its path and type; never by its value.
-    """
-    if depth > 64:
-        raise InvalidRequest(f"{path} is nested too deeply.")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise InvalidRequest(f"{path} has a key that is {_kind(key)}; JSON keys are strings.")
-            _check_json(item, f"{path}.{key}", depth + 1)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_json(item, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, float):
-        if value != value or value in {float("inf"), float("-inf")}:
-            raise InvalidRequest(f"{path} is not a finite number.")
-    elif value is not None and not isinstance(value, str | int):
-        raise InvalidRequest(f"{path} is {_kind(value)}, which JSON cannot hold.")
+    return json_copy(value, "parameters")
 
 
 def _expires_at(value: object) -> datetime | None:
@@ -86,7 +58,7 @@ def _expires_at(value: object) -> datetime | None:
         except ValueError:
             raise InvalidRequest("expires_at is not an ISO 8601 time.") from None
     if not isinstance(value, datetime):
-        raise InvalidRequest(f"expires_at must be a datetime, not {_kind(value)}.")
+        raise InvalidRequest(f"expires_at must be a datetime, not {kind_of(value)}.")
     if value.tzinfo is None:
         raise InvalidRequest("expires_at has no time zone; give it one, for example datetime.now(UTC) + ….")
     return value.astimezone(UTC)
@@ -101,9 +73,9 @@ def _expires_in(value: object) -> timedelta | None:
         except (OverflowError, ValueError):
             raise InvalidRequest("expires_in is not a usable number of seconds.") from None
     if not isinstance(value, timedelta):
-        raise InvalidRequest(f"expires_in must be a timedelta or seconds, not {_kind(value)}.")
+        raise InvalidRequest(f"expires_in must be a timedelta or seconds, not {kind_of(value)}.")
     if not SHORTEST_EXPIRY <= value <= LONGEST_EXPIRY:
-        raise InvalidRequest(f"expires_in must be between 30 minutes and 30 days, not {value}.")
+        raise InvalidRequest("expires_in must be between 30 minutes and 30 days.")
     return value
 
 
@@ -116,9 +88,18 @@ def _record_id(value: object) -> str | None:
         raise InvalidRequest("record_id must be a UUID.") from None
 
 
-def _kind(value: object) -> str:
-    name = type(value).__name__
-    return "nothing" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+def _is_moment(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+
+
+def _options(value: object) -> Options | None:
+    if value is None or isinstance(value, LegacyOptions | B3osOptions):
+        return value
+    raise InvalidRequest(f"options must be LegacyOptions or B3osOptions, not {kind_of(value)}.")
+
+
+def _type_name(value: object) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 @frozen
@@ -134,6 +115,7 @@ class RunRequest:
             30 minutes and 30 days from the start. Not together with ``expires_in``.
         expires_in: The same as a timedelta, or seconds, from the start.
         record_id: UUID of the record that the execution is about, if there is one.
+        options: What only one of the services takes: LegacyOptions or B3osOptions.
 
     Raises:
         InvalidRequest: Something is wrong; the message names the field, never its value.
@@ -147,6 +129,7 @@ class RunRequest:
     expires_at: datetime | None = field(default=None, converter=_expires_at)
     expires_in: timedelta | None = field(default=None, converter=_expires_in)
     record_id: str | None = field(default=None, converter=_record_id)
+    options: Options | None = field(default=None, converter=_options, repr=_type_name)
 
     def __attrs_post_init__(self) -> None:
         if self.expires_at is not None and self.expires_in is not None:
@@ -167,7 +150,7 @@ class RunRequest:
             if not SHORTEST_EXPIRY + _CLOCK_MARGIN <= self.expires_at - moment <= LONGEST_EXPIRY - _CLOCK_MARGIN:
                 raise InvalidRequest("expires_at must lie between 30 minutes and 30 days from now.")
             return self.expires_at
-        wanted = self.expires_in or timedelta(seconds=min(timeout, LONGEST_EXPIRY.total_seconds()))
+        wanted = self.expires_in or timedelta(seconds=min(max(timeout, 0.0), LONGEST_EXPIRY.total_seconds()))
         return moment + min(max(wanted, SHORTEST_EXPIRY + _CLOCK_MARGIN), LONGEST_EXPIRY - _CLOCK_MARGIN)
 
 
@@ -183,6 +166,7 @@ class Handle:
         deadline: When waiting ends, epoch seconds; None: whoever waits decides.
         expires_at: When the service ends it, epoch seconds.
         owned: Whether the holder's step started it. Only the owner cancels at a deadline.
+        api_version: The version of the API that it was started with, where the service has several.
     """
 
     execution_id: str
@@ -191,12 +175,13 @@ class Handle:
     deadline: float | None = None
     expires_at: float | None = None
     owned: bool = False
+    api_version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """
         As JSON values, with the format's number.
         """
-        return {
+        document = {
             "format": HANDLE_FORMAT,
             "execution_id": self.execution_id,
             "service": self.service,
@@ -205,29 +190,38 @@ class Handle:
             "expires_at": self.expires_at,
             "owned": self.owned,
         }
+        return document if self.api_version is None else document | {"api_version": self.api_version}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Handle:
+    def from_dict(cls, document: object) -> Handle:
         """
         Read what :meth:`to_dict` wrote.
 
         Raises:
             InvalidRequest: The format is unknown, or the document is not a handle.
         """
-        if document.get("format") != HANDLE_FORMAT:
-            raise InvalidRequest(
-                f"A handle has format {document.get('format')!r}; this version reads format {HANDLE_FORMAT}."
-            )
+        if not isinstance(document, Mapping) or document.get("format") != HANDLE_FORMAT:
+            found = document.get("format") if isinstance(document, Mapping) else None
+            raise InvalidRequest(f"A handle has format {found!r}; this version reads format {HANDLE_FORMAT}.")
         identifier = safe_id(document.get("execution_id"))
         if identifier is None:
             raise InvalidRequest("A handle has no usable execution id.")
+        service, key = document.get("service", "transactionlink"), document.get("key")
+        owned = document.get("owned", False)
+        times = document.get("deadline"), document.get("expires_at")
+        version = document.get("api_version")
+        readable = isinstance(service, str) and isinstance(key, str | None) and isinstance(owned, bool)
+        readable = readable and (version is None or type(version) is int)
+        if not readable or not all(map(_is_moment, times)):
+            raise InvalidRequest("A handle has a field of the wrong type.")
         return cls(
             execution_id=identifier,
-            service=str(document.get("service", "transactionlink")),
-            key=document.get("key"),
-            deadline=document.get("deadline"),
-            expires_at=document.get("expires_at"),
-            owned=bool(document.get("owned", False)),
+            service=service,
+            key=key,
+            deadline=times[0],
+            expires_at=times[1],
+            owned=owned,
+            api_version=version,
         )
 
 
@@ -252,6 +246,8 @@ class Execution:
         expires_at: When the service ends it.
         link: Hosted page for the applicant.
         token: The same for the vendor's widget.
+        run_id: The run behind it (B3OS), once there is one.
+        client_token: Lets its holder, who needs no key, see how the execution stands (B3OS). Pickling loses it.
         handle: Key, deadline and ownership, as far as known.
         reattached: Whether a start found this execution instead of making it.
     """
@@ -268,6 +264,8 @@ class Execution:
     expires_at: datetime | None = None
     link: Secret | None = None
     token: Secret | None = None
+    run_id: str | None = None
+    client_token: Secret | None = None
     handle: Handle
     reattached: bool = False
 

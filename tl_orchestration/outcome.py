@@ -9,7 +9,7 @@ An expression that begins with ``optional:`` is read the ordinary JMESPath way, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import jmespath
 from attrs import field, frozen, validators
@@ -45,9 +45,9 @@ class _StrictInterpreter(_Interpreter):  # type: ignore[misc]
     JMESPath without its null-for-whatever-is-odd: paths have to exist, and comparisons have to compare like with like.
     """
 
-    def __init__(self, *, null_is_absent: bool) -> None:
+    def __init__(self, *, verdict: bool) -> None:
         super().__init__()
-        self._null_is_absent = null_is_absent
+        self._verdict = verdict
 
     def visit_field(self, node: dict[str, Any], value: Any) -> Any:
         if not isinstance(value, dict) or node["value"] not in value:
@@ -60,11 +60,28 @@ class _StrictInterpreter(_Interpreter):  # type: ignore[misc]
         return self._something(value[node["value"]], f"[{node['value']}]")
 
     def visit_comparator(self, node: dict[str, Any], value: Any) -> Any:
-        left, right = (self.visit(child, value) for child in node["children"])
+        left, right = (self._operand(child, value) for child in node["children"])
         alike = type(left) is type(right) or (_is_number(left) and _is_number(right)) or None in (left, right)
         if not alike:
             raise _Absent("a value of the type that it is compared with")
         return self._read(super().visit_comparator(node, value), "a number to compare")
+
+    def visit_not_expression(self, node: dict[str, Any], value: Any) -> Any:
+        if not self._verdict:
+            return super().visit_not_expression(node, value)
+        return not self._truth(self.visit(node["children"][0], value))
+
+    def visit_and_expression(self, node: dict[str, Any], value: Any) -> Any:
+        if not self._verdict:
+            return super().visit_and_expression(node, value)
+        left, right = node["children"]
+        return self._truth(self.visit(left, value)) and self._truth(self.visit(right, value))
+
+    def visit_or_expression(self, node: dict[str, Any], value: Any) -> Any:
+        if not self._verdict:
+            return super().visit_or_expression(node, value)
+        left, right = node["children"]
+        return self._truth(self.visit(left, value)) or self._truth(self.visit(right, value))
 
     def visit_projection(self, node: dict[str, Any], value: Any) -> Any:
         return self._read(super().visit_projection(node, value), "a list")
@@ -81,13 +98,33 @@ class _StrictInterpreter(_Interpreter):  # type: ignore[misc]
     def visit_value_projection(self, node: dict[str, Any], value: Any) -> Any:
         return self._read(super().visit_value_projection(node, value), "an object")
 
+    def _is_true(self, value: Any) -> Any:
+        return self._truth(value) if self._verdict else super()._is_true(value)
+
+    def _truth(self, value: Any) -> bool:
+        """
+        In a verdict only booleans are true or false: "false" and [] must not decide anything.
+        """
+        if not isinstance(value, bool):
+            raise _Absent("a true or false where the verdict needs one")
+        return value
+
+    def _operand(self, node: dict[str, Any], value: Any) -> Any:
+        """
+        In a verdict null is compared only where it is written out: a null that a function gives has no meaning.
+        """
+        operand = self.visit(node, value)
+        if operand is None and self._verdict and node["type"] != "literal":
+            raise _Absent("a value to compare")
+        return operand
+
     def _read(self, value: Any, expected: str) -> Any:
         if value is None:  # what jmespath answers where the types do not fit
             raise _Absent(expected)
         return value
 
     def _something(self, value: Any, name: str) -> Any:
-        if value is None and self._null_is_absent:
+        if value is None and self._verdict:
             raise _Absent(name)
         return value
 
@@ -119,20 +156,21 @@ class Expression:
         object.__setattr__(self, "optional", optional)
         object.__setattr__(self, "_parsed", compiled.parsed)
 
-    def value(self, result: Mapping[str, Any], *, what: str, null_is_absent: bool = False) -> Any:
+    def value(self, result: Mapping[str, Any], *, what: str, verdict: bool = False) -> Any:
         """
         What the expression finds in the result.
 
         Raises:
             ResultShapeChanged: A path is absent, or the expression does not fit the types that it meets.
         """
-        interpreter = TreeInterpreter() if self.optional else _StrictInterpreter(null_is_absent=null_is_absent)
+        interpreter = TreeInterpreter() if self.optional else _StrictInterpreter(verdict=verdict)
         try:
             return interpreter.visit(self._parsed, dict(result))
         except _Absent as absent:
-            self._refuse(what, f"{absent} is absent{' or null' if null_is_absent else ''}")
+            why = f"{absent} is absent{' or null' if verdict else ''}"
         except (JMESPathError, TypeError, ValueError, RecursionError) as error:
-            self._refuse(what, f"it does not fit the result ({type(error).__name__})")
+            why = f"it does not fit the result ({type(error).__name__})"
+        raise self._refusal(what, why)  # out here, because jmespath's own errors quote the result
 
     def holds(self, result: Mapping[str, Any], *, what: str) -> bool:
         """
@@ -141,15 +179,15 @@ class Expression:
         Raises:
             ResultShapeChanged: It is not a boolean, or cannot be read.
         """
-        value = self.value(result, what=what, null_is_absent=True)
+        value = self.value(result, what=what, verdict=True)
         if value is None and self.optional:
             return False
         if not isinstance(value, bool):
-            self._refuse(what, f"it gives a {type(value).__name__} instead of true or false")
+            raise self._refusal(what, f"it gives a {type(value).__name__} instead of true or false")
         return value
 
-    def _refuse(self, what: str, why: str) -> NoReturn:
-        raise ResultShapeChanged(
+    def _refusal(self, what: str, why: str) -> ResultShapeChanged:
+        return ResultShapeChanged(
             f"{what} ({self.text}) cannot be read from the result: {why}. Check the workflow's revision; if the"
             f" path may be absent, write '{OPTIONAL} …'."
         )

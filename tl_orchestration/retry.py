@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from tl_orchestration.errors import NoAnswer
 from tl_orchestration.exchange import Clock, Flow, Request, Response, Sleep
@@ -39,6 +40,55 @@ class RetryPolicy:
     total: float = 90.0
 
 
+@define(eq=False)
+class RetryBudget:
+    """
+    Tokens that all retries of one client are paid from, so that a service in trouble is not asked everything four
+    times. The figures are botocore's. With them, retries of random failures add a quarter to the requests at most
+    (where about a fifth fail), less than a fifth where a third or more fail, and next to nothing where all do.
+    Threads may share it.
+
+    Args:
+        capacity: Tokens at first, and at most.
+        cost: Of a retry after an error or no answer.
+        throttled_cost: Of a retry after 429.
+        income: Tokens that a request brings which succeeds at once.
+    """
+
+    capacity: int = 500
+    cost: int = 14
+    throttled_cost: int = 5
+    income: int = 1
+    _left: int = field(init=False)
+    _lock: threading.Lock = field(init=False, factory=threading.Lock, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = self.capacity
+
+    def price(self, outcome: Response | NoAnswer) -> int:
+        """
+        What a retry after this outcome costs.
+        """
+        return self.throttled_cost if isinstance(outcome, Response) and outcome.status == 429 else self.cost
+
+    def take(self, tokens: int) -> bool:
+        """
+        Pay for a retry. False, and nothing is taken, where too few are left.
+        """
+        with self._lock:
+            if tokens > self._left:
+                return False
+            self._left -= tokens
+            return True
+
+    def give(self, tokens: int) -> None:
+        """
+        Put tokens in: what the last retry cost, where it succeeded; else ``income``.
+        """
+        with self._lock:
+            self._left = min(self.capacity, self._left + tokens)
+
+
 @frozen
 class Retry:
     """
@@ -61,7 +111,7 @@ _CENTURY = 100 * 365 * 86400.0
 
 def retry_after(value: str | None, now: float) -> float | None:
     """
-    Seconds to wait as a Retry-After header says: a number of seconds or an HTTP-date. None where it says nothing usable.
+    Seconds to wait as a Retry-After header says: a number of seconds or an HTTP-date; None if it says nothing usable.
     """
     if value is None:
         return None
@@ -126,15 +176,23 @@ def verdict(
     return Retry(delay)
 
 
-def persistently(request: Request, policy: RetryPolicy, clock: Clock, rng: random.Random) -> Flow[Response]:
+def persistently(
+    request: Request,
+    policy: RetryPolicy,
+    clock: Clock,
+    rng: random.Random,
+    budget: RetryBudget | None = None,
+) -> Flow[Response]:
     """
-    Send a request, and again as the verdict says. Returns the last answer, whatever its status.
+    Send a request, and again as the verdict says and the budget allows. Returns the last answer, whatever its status.
 
     Raises:
         NoAnswer: The last try got no answer.
     """
+    budget = budget or RetryBudget()
     began = clock.monotonic()
     attempt = 0
+    paid = 0
     while True:
         attempt += 1
         outcome: Response | NoAnswer
@@ -143,6 +201,7 @@ def persistently(request: Request, policy: RetryPolicy, clock: Clock, rng: rando
         except NoAnswer as error:
             outcome = error
         if isinstance(outcome, Response) and outcome.is_success:
+            budget.give(paid or budget.income)
             return outcome
         decision = verdict(
             request,
@@ -153,7 +212,9 @@ def persistently(request: Request, policy: RetryPolicy, clock: Clock, rng: rando
             policy=policy,
             rng=rng,
         )
-        if isinstance(decision, Retry):
+        price = budget.price(outcome)
+        if isinstance(decision, Retry) and budget.take(price):
+            paid = price
             yield Sleep(decision.after)
         elif isinstance(outcome, Response):
             return outcome

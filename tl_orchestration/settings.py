@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # documented nowhere, stable since 3.0; httpx uses it too
 
 import certifi
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.status import Status, StatusMap
@@ -56,7 +56,7 @@ def base_url(value: str, allowed: Iterable[str] | None = None) -> str:
     if host in _DECOMMISSIONED:
         raise InvalidSettings(f"{host} was decommissioned by the vendor on 2026-04-29; use api.transactionlink.io.")
     secure, plain = _allow_list(allowed)
-    if host not in secure | plain and not (secure == VENDOR_HOSTS and is_loopback(host)):
+    if host not in secure | plain and not (secure is VENDOR_HOSTS and is_loopback(host)):
         raise InvalidSettings(
             f"The host {host} is not on the allow-list. If it is yours, name it in {ALLOWED_HOSTS_VARIABLE}"
             " (comma-separated)."
@@ -65,7 +65,7 @@ def base_url(value: str, allowed: Iterable[str] | None = None) -> str:
         raise InvalidSettings(f"{host} must be called by https; only loopback may be http.")
     shown = f"[{host}]" if ":" in host else host
     path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
+    return f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{path}"
 
 
 def _allow_list(allowed: Iterable[str] | None) -> tuple[frozenset[str], frozenset[str]]:
@@ -99,7 +99,26 @@ def environment_proxy(url: str) -> str | None:
     if is_loopback(host) or proxy_bypass_environment(host):
         return None
     proxies = getproxies_environment()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy_url(named) if named else None
+
+
+def proxy_url(value: str) -> str:
+    """
+    The URL of an HTTP proxy; ``host:port`` alone, as many environments have it, is one by http.
+
+    Raises:
+        InvalidSettings: It is not one. The message does not quote it: it may hold a password.
+    """
+    url = value.strip() if "://" in value else f"http://{value.strip()}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidSettings("The proxy must look like http://proxy.example:3128; SOCKS is not supported.")
+    return url
 
 
 @cache
@@ -133,6 +152,10 @@ def _path(value: str | os.PathLike[str] | None) -> str | None:
     return str(Path(value)) if value else None
 
 
+def _proxy(value: str | None) -> str | None:
+    return proxy_url(value) if value else None
+
+
 def _above_zero(instance: object, attribute: Any, value: float) -> None:
     if not value > 0:
         raise InvalidSettings(f"{attribute.name} must be greater than zero, not {value!r}.")
@@ -147,21 +170,28 @@ class Settings:
         request_timeout: Longest time for one request and its whole answer, seconds.
         connect_timeout: Longest time to open a connection, seconds.
         max_connections: Requests in flight at once; more of them wait.
+        requests_per_second: Requests of all waits of an AsyncClient together, spread evenly; None: as many as are due.
         max_answer_bytes: A larger answer is refused.
         proxy: URL of a proxy; None: what the usual environment variables name.
         ca_bundle: File with the certificate authorities to trust, instead of certifi's.
         client_cert: PEM file with a client certificate and its key.
-        accept: ``Accept`` header of the current API.
+        accept: ``Accept`` header of the current API; for the legacy one, another value than ``*/*`` replaces the header
+            that names its version. B3OS has no versions.
         status_map: The service's literals that this version does not know, each with the Status it stands for.
-        workspace_id: If given, a start answered from another workspace is refused.
+        workspace_id: If given, a start answered from another workspace (B3OS: organization) is refused.
         allowed_hosts: Overrides the environment's allow-list.
     """
 
     request_timeout: float = field(default=30.0, validator=_above_zero)
     connect_timeout: float = field(default=3.0, validator=_above_zero)
     max_connections: int = field(default=10, validator=_above_zero)
+    requests_per_second: float | None = field(default=None, validator=validators.optional(_above_zero))
     max_answer_bytes: int = field(default=16 * 1024 * 1024, validator=_above_zero)
-    proxy: str | None = field(default=None, repr=lambda value: "None" if value is None else "'***'")
+    proxy: str | None = field(
+        default=None,
+        converter=_proxy,
+        repr=lambda value: "None" if value is None else "'***'",
+    )
     ca_bundle: str | None = field(default=None, converter=_path)
     client_cert: str | None = field(default=None, converter=_path)
     accept: str = "*/*"

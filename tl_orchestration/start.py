@@ -10,24 +10,27 @@ A retry finds what its step started and re-attaches; :func:`decide` is the whole
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import Literal
 
 from attrs import evolve, field, frozen, validators
 
+from tl_orchestration.attempt import SAME_KEY_TRIES, ids_to_begin_with, make_all, prepare, run_recorded
+from tl_orchestration.claim import Claim
 from tl_orchestration.errors import (
-    InvalidAnswer,
+    InvalidRequest,
     LedgerError,
-    NoAnswer,
     RequestChanged,
-    ServerError,
     StartOutcomeUnknown,
     TransactionlinkError,
 )
-from tl_orchestration.exchange import AppendEvent, ClaimStart, Clock, Flow, ReadLedger, Send, Sleep
+from tl_orchestration.exchange import AppendEvent, Clock, Flow, Send, Sleep
+from tl_orchestration.fate import is_unknown_fate, unknown_start
 from tl_orchestration.fingerprint import Fingerprint
-from tl_orchestration.ledger.entry import OPEN, UNDECIDED, Entry, Event, State
+from tl_orchestration.ledger.entry import OPEN, UNDECIDED, Entry, Event, State, purged
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services import Service
+from tl_orchestration.services.service import IDEMPOTENCY_KEY
 from tl_orchestration.status import Status
 
 log = logging.getLogger(__name__)
@@ -48,13 +51,18 @@ class Step:
         retry_failed: A retry opens a new attempt where the last one has ended without success. Without it, a retry
             reports that ending again.
         on_unknown_start: ``restart`` accepts one more start per generation after one of unknown fate.
+            ``repeat-same-key`` sends the same start with the same idempotency key again, some times at once and in one
+            later try; only for a service that takes a key (B3OS), and on the caller's trust in it: what the service
+            makes of the key is documented nowhere.
         on_changed_request: ``reattach`` goes on with what was started even if the request has changed since.
     """
 
     key: str
     generation: str = ""
     retry_failed: bool = False
-    on_unknown_start: Literal["fail", "restart"] = field(default="fail", validator=validators.in_(("fail", "restart")))
+    on_unknown_start: Literal["fail", "restart", "repeat-same-key"] = field(
+        default="fail", validator=validators.in_(("fail", "restart", "repeat-same-key"))
+    )
     on_changed_request: Literal["fail", "reattach"] = field(
         default="fail", validator=validators.in_(("fail", "reattach"))
     )
@@ -72,10 +80,12 @@ class Attach:
 @frozen
 class Begin:
     """
-    Start one; the execution of an earlier generation, if it may still run, is cancelled first.
+    Start one; the execution of an earlier generation, if it may still run, is cancelled first. ``same_key``: an earlier
+    start with this idempotency key has an unknown fate.
     """
 
     cancel_first: str | None = None
+    same_key: bool = False
 
 
 def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Begin:
@@ -85,16 +95,18 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     Raises:
         StartOutcomeUnknown: An earlier start's fate is unknown, and the step does not accept a restart.
         RequestChanged: The execution to go on with was started for another request.
+        KeyPurged: The ledger was told to forget what this key has started.
     """
     if entry is None or entry.state is State.REJECTED:
         return Begin()
-    same_generation = entry.generation == step.generation
+    if entry.state is State.PURGED:
+        raise purged(entry)
     if entry.state in UNDECIDED:
-        return _decide_undecided(entry, step, same_generation=same_generation)
+        return Begin() if entry.preparing else _decide_undecided(entry, step, request)
     if entry.execution_id is None:
         raise LedgerError(f"The ledger entry of step {step.key} is {entry.state} without an execution id.")
-    if not same_generation and not entry.adopted:
-        return Begin(cancel_first=entry.execution_id if entry.state in OPEN else None)
+    if not entry.belongs_to(step.generation):
+        return Begin(cancel_first=entry.execution_id if entry.state in OPEN and not entry.adopted else None)
     ended = entry.state is State.SETTLED or entry.cancel_requested
     if ended and step.retry_failed and entry.status != Status.SUCCEEDED:
         return Begin()
@@ -112,31 +124,18 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     return Attach(entry.execution_id)
 
 
-def _decide_undecided(entry: Entry, step: Step, *, same_generation: bool) -> Begin:
+def _decide_undecided(entry: Entry, step: Step, request: Fingerprint) -> Begin:
+    same_generation = entry.generation == step.generation
     restarts = entry.restarts if same_generation else 0
+    same_request = same_generation and request.is_of(entry.fingerprint, entry.fingerprint_key_id)
+    same_start = same_request and IDEMPOTENCY_KEY in entry.progress
+    if step.on_unknown_start == "repeat-same-key" and restarts == 0 and same_start:
+        log.warning("Step %s repeats a start of unknown fate with the same idempotency key.", step.key)
+        return Begin(same_key=True)
     if step.on_unknown_start == "restart" and restarts == 0:
         log.warning("Step %s starts again after a start of unknown fate, as on_unknown_start says.", step.key)
         return Begin()
     raise unknown_start(step.key, entry.execution_id, "An earlier try of this step")
-
-
-def unknown_start(key: str | None, execution_id: str | None, who: str) -> StartOutcomeUnknown:
-    """
-    The error for a start of unknown fate, with the way out.
-    """
-    found = f" The service named execution {execution_id}." if execution_id else ""
-    way_out = (
-        f" Look for it in the vendor's dashboard, then tell the ledger: `tl ledger adopt {key} EXECUTION_ID` if it"
-        f" runs, `tl ledger not-started {key}` if it does not."
-        if key
-        else " Look for it in the vendor's dashboard before you run it again."
-    )
-    return StartOutcomeUnknown(
-        f"{who} may or may not have started an execution: the service's answer never arrived.{found} Nothing was"
-        f" repeated.{way_out}",
-        key=key,
-        execution_id=execution_id,
-    )
 
 
 def start_once(
@@ -149,6 +148,7 @@ def start_once(
     clock: Clock,
     start: Send,
     repeat: Send,
+    settle: float = 0.0,
 ) -> Flow[Execution]:
     """
     Start the step's execution, or go on with the one that it has started.
@@ -158,40 +158,86 @@ def start_once(
         timeout: Seconds from the intent to the deadline of the execution.
         start: Sends the POST; never repeats it unless it was provably not processed.
         repeat: Sends requests that may be repeated.
+        settle: Seconds for which an intent that is found may still be another process's that is at it; 0 where the
+            ledger is fenced.
 
     Raises:
         StartOutcomeUnknown: See :func:`decide`, or this start's answer was lost.
-        RequestChanged: See :func:`decide`.
-        LedgerError: The intent could not be recorded; nothing was sent.
+        RequestChanged, KeyPurged: See :func:`decide`.
+        LedgerError: The intent could not be recorded, or another process is at the same step; nothing was sent.
         TransactionlinkError: The service refused the start; a later try may start anew.
     """
-    entry: Entry | None = yield ReadLedger(step.key)
-    decision = decide(entry, step, identity)
-    if isinstance(decision, Attach):
-        execution = yield from service.poll(decision.execution_id, repeat)
-        log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
-        return _with_handle(execution, step, entry, reattached=True)
-    if decision.cancel_first is not None:
-        yield from _cancel_former(service, decision.cancel_first, repeat)
-    now = clock.now()
-    expires_at = request.expiry(now, timeout)
-    intent = Event(
-        state=State.INTENT,
-        at=now,
-        generation=step.generation,
-        fingerprint=identity.digest,
-        fingerprint_key_id=identity.key_id,
-        deadline=now + timeout,
-        expires_at=expires_at.timestamp(),
+    _check_policy(step, service)
+    claim, claimed = Claim(step.key, clock, settle), None
+    while claimed is None:
+        entry = yield from claim.read()
+        decision = decide(entry, step, identity)
+        if isinstance(decision, Attach):
+            return (yield from _go_on(service, decision.execution_id, step, entry, timeout, clock, repeat))
+        if decision.cancel_first is not None:
+            service.expiry(request, clock.now(), timeout)  # a request that cannot be started ends nothing
+            yield from _cancel_former(service, decision.cancel_first, repeat)
+        now = clock.now()
+        expires_at = service.expiry(request, now, timeout)
+        ids = ids_to_begin_with(service, entry, step.generation, identity, same_key=decision.same_key)
+        intent = Event(
+            state=State.INTENT,
+            at=now,
+            generation=step.generation,
+            fingerprint=identity.digest,
+            fingerprint_key_id=identity.key_id,
+            deadline=now + timeout,
+            expires_at=None if expires_at is None else expires_at.timestamp(),
+            progress=ids,
+            preparing=bool(service.needs(request, ids)),
+        )
+        unknown = decision.same_key
+        claimed = yield from claim.claim(intent, entry)
+    ids = yield from prepare(service, request, step.key, intent, claimed, clock, start)
+    execution = yield from run_recorded(
+        lambda: service.run(request, expires_at, start, ids),
+        step.key,
+        clock,
+        tries=SAME_KEY_TRIES if step.on_unknown_start == "repeat-same-key" else 1,
+        unknown=unknown,
     )
-    yield ClaimStart(step.key, intent, entry)
-    try:
-        execution = yield from service.run(request, expires_at, start)
-    except TransactionlinkError as error:
-        yield from _record_failure(error, step, clock)
-        raise
     recorded = yield from _record_started(execution, step, clock)
     return _with_handle(execution, step, recorded, reattached=False)
+
+
+def _go_on(
+    service: Service,
+    execution_id: str,
+    step: Step,
+    entry: Entry | None,
+    timeout: float,
+    clock: Clock,
+    repeat: Send,
+) -> Flow[Execution]:
+    if entry is not None and entry.adopted and entry.consumed_by is None:
+        # The first try that goes on with it uses the verdict up. One that a person has cleared the step for begins its
+        # own time: the former deadline may have passed while that person was looking.
+        now, cleared = clock.now(), entry.generation != step.generation
+        taken = Event(
+            state=entry.state,
+            at=now,
+            execution_id=execution_id,
+            consumed_by=step.generation,
+            version=entry.version,
+            deadline=now + timeout if cleared else None,
+        )
+        entry = yield AppendEvent(step.key, taken)
+    execution = yield from service.poll(execution_id, repeat)
+    log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
+    return _with_handle(execution, step, entry, reattached=True)
+
+
+def _check_policy(step: Step, service: Service) -> None:
+    if step.on_unknown_start == "repeat-same-key" and not service.keyed:
+        raise InvalidRequest(
+            f"on_unknown_start='repeat-same-key' needs a service that takes an idempotency key; {service.name} takes"
+            " none."
+        )
 
 
 def start_unrecorded(
@@ -204,25 +250,15 @@ def start_unrecorded(
         StartOutcomeUnknown: The answer was lost.
     """
     now = clock.now()
+    expires_at = service.expiry(request, now, timeout)
+    ids = yield from make_all(service, request, start)
     try:
-        execution = yield from service.run(request, request.expiry(now, timeout), start)
+        execution = yield from service.run(request, expires_at, start, ids)
     except TransactionlinkError as error:
         if is_unknown_fate(error):
             raise unknown_start(None, error.execution_id, "This call") from error
         raise
     return evolve(execution, handle=evolve(execution.handle, deadline=now + timeout, owned=True))
-
-
-def is_unknown_fate(error: TransactionlinkError) -> bool:
-    """
-    Whether the service may have carried out a start that failed with this error.
-
-    A definite refusal (4xx) did not start; neither did a request of which nothing was sent. Every 5xx, broken answer
-    and time-out after sending may have.
-    """
-    if isinstance(error, NoAnswer):
-        return error.sent
-    return isinstance(error, ServerError | InvalidAnswer)
 
 
 def _cancel_former(service: Service, execution_id: str, repeat: Send) -> Flow[None]:
@@ -236,18 +272,6 @@ def _cancel_former(service: Service, execution_id: str, repeat: Send) -> Flow[No
             type(error).__name__,
             execution_id,
         )
-
-
-def _record_failure(error: TransactionlinkError, step: Step, clock: Clock) -> Flow[None]:
-    if not is_unknown_fate(error):
-        yield AppendEvent(step.key, Event(state=State.REJECTED, at=clock.now(), reason=type(error).__name__))
-        return
-    event = Event(state=State.UNKNOWN, at=clock.now(), execution_id=error.execution_id, reason=type(error).__name__)
-    try:
-        yield AppendEvent(step.key, event)
-    except LedgerError:
-        log.warning("The unknown fate of step %s could not be recorded; its intent is, and means the same.", step.key)
-    raise unknown_start(step.key, error.execution_id, f"This try of the step failed ({error.message}) and") from error
 
 
 def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entry]:
@@ -269,7 +293,7 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
             return recorded
     raise StartOutcomeUnknown(
         f"Execution {execution.id} has started, but the ledger could not record it for step {step.key}. Once the"
-        f" ledger is back: `tl ledger adopt {step.key} {execution.id}`.",
+        f" ledger is back: `tl ledger adopt {shlex.quote(step.key)} {execution.id} --reason TEXT`.",
         key=step.key,
         execution_id=execution.id,
     )
@@ -283,5 +307,18 @@ def _with_handle(execution: Execution, step: Step, entry: Entry | None, *, reatt
         deadline=entry.deadline if entry else None,
         expires_at=execution.handle.expires_at or (entry.expires_at if entry else None),
         owned=not (entry is not None and entry.adopted and entry.generation != step.generation),
+        api_version=execution.handle.api_version,
     )
     return evolve(execution, handle=handle, reattached=reattached)
+
+
+__all__ = [
+    "Attach",
+    "Begin",
+    "Step",
+    "decide",
+    "is_unknown_fate",
+    "start_once",
+    "start_unrecorded",
+    "unknown_start",
+]

@@ -1,8 +1,8 @@
 """
 What a remote status literal means.
 
-Only ``RUNNING`` and ``COMPLETED`` are confirmed by the vendor's own samples; the other spellings are
-tolerated guesses. A literal that nobody taught us is :attr:`Status.UNKNOWN`: not terminal, never success.
+Of Transactionlink's, only ``RUNNING`` and ``COMPLETED`` are confirmed by the vendor's own samples; the other spellings
+are tolerated guesses. A literal that nobody taught us is :attr:`Status.UNKNOWN`: not terminal, never success.
 """
 
 from __future__ import annotations
@@ -65,6 +65,28 @@ TRANSACTIONLINK_LITERALS: StatusMap = MappingProxyType(
         "AWAITING": Status.WAITING,
         "WAITING": Status.WAITING,
         "PAUSED": Status.WAITING,
+    }
+)
+
+
+#: Statuses of an execution, and of the run behind it (contract B2, B3). All are documented.
+B3OS_LITERALS: StatusMap = MappingProxyType(
+    {
+        "awaiting_payment": Status.WAITING,
+        "payment_confirmed": Status.PENDING,
+        "workflow_queued": Status.PENDING,
+        "workflow_running": Status.RUNNING,
+        "workflow_waiting": Status.WAITING,
+        "workflow_succeeded": Status.SUCCEEDED,
+        "workflow_partial": Status.PARTIAL,
+        "workflow_failed": Status.FAILED,
+        "workflow_cancelled": Status.CANCELLED,
+        "running": Status.RUNNING,
+        "waiting": Status.WAITING,
+        "success": Status.SUCCEEDED,
+        "partial": Status.PARTIAL,
+        "failure": Status.FAILED,
+        "cancelled": Status.CANCELLED,
     }
 )
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import httpx
+from attrs import define
 
 from tl_orchestration.credentials import Credentials
 from tl_orchestration.errors import InvalidAnswer, NoAnswer, WaitInterrupted
 from tl_orchestration.exchange import Request, Response
 from tl_orchestration.interruptible import Interrupted, InterruptibleTransport, Interruption
+from tl_orchestration.secret import Secret
 from tl_orchestration.settings import Settings, environment_proxy, tls_context
 
 #: Raised by httpx before a byte of the request is written (measured: reliability facts of httpx 0.28).
@@ -32,6 +35,8 @@ _NOT_SENT = (
     httpx.InvalidURL,
     httpx.LocalProtocolError,
 )
+#: Everything that an exchange may fail with. anyio's TLS stream lets the ssl module's own errors through.
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError)
 _IDENTITY = frozenset({"", "identity"})
 _KEEPALIVE_SECONDS = 75.0  # longer than the longest poll interval, so that a waiting client keeps its connection
 
@@ -52,12 +57,10 @@ class Wire:
             max_keepalive_connections=settings.max_connections,
             keepalive_expiry=_KEEPALIVE_SECONDS,
         )
-        self._timeout = httpx.Timeout(settings.request_timeout, connect=settings.connect_timeout)
+        # The deadline around the whole exchange bounds what is not named here.
+        self._timeout = {"connect": settings.connect_timeout}
 
-    def _client_arguments(self) -> dict[str, Any]:
-        return {"auth": self._auth, "timeout": self._timeout, "follow_redirects": False, "trust_env": False}
-
-    def _build(self, request: Request, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    def _build(self, request: Request) -> httpx.Request:
         headers = {
             "Accept": request.accept,
             "Accept-Encoding": "identity",
@@ -65,32 +68,35 @@ class Wire:
         }
         if not request.repeatable:
             headers["Connection"] = "close"
-        return client.build_request(
+        return httpx.Request(
             request.method,
             self._base_url + request.path,
             headers=headers,
             json=None if request.json is None else dict(request.json),
+            extensions={
+                "timeout": self._timeout,
+                "base_url": self._base_url,  # for credentials that have to ask for a token first
+                "query": request.query,
+            },
         )
 
-    def _admit(self, answer: httpx.Response, request: Request) -> None:
+    def _admit(self, answer: httpx.Response, request: Request) -> dict[str, str]:
         """
-        Refuse what cannot be read with bounded memory.
+        Refuse what cannot be read with bounded memory. Returns the headers, names in lower case.
         """
-        encoding = answer.headers.get("content-encoding", "").strip().lower()
-        if encoding not in _IDENTITY:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        if headers.get("content-encoding", "").strip().lower() not in _IDENTITY:
             raise InvalidAnswer(
                 f"The service answered {request.operation} with a compressed body, which was not asked for.",
                 status_code=answer.status_code,
             )
+        return headers
 
     def _too_large(self, answer: httpx.Response, request: Request) -> InvalidAnswer:
         return InvalidAnswer(
             f"The service answered {request.operation} with more than {self._settings.max_answer_bytes} bytes.",
             status_code=answer.status_code,
         )
-
-    def _response(self, answer: httpx.Response, body: bytes) -> Response:
-        return Response(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, body)
 
     def _failure(self, request: Request, error: Exception, *, sent: bool) -> NoAnswer:
         unsent = isinstance(error, _NOT_SENT) or not sent
@@ -111,7 +117,8 @@ class Wire:
 
 class _Progress:
     """
-    Notes, from httpcore's trace events, whether writing the request has begun.
+    Notes, from httpcore's trace events, whether the service may have taken the request up: writing it has begun, and
+    it was not refused for its credential.
     """
 
     def __init__(self) -> None:
@@ -120,9 +127,45 @@ class _Progress:
     def __call__(self, event: str, info: Any) -> None:
         if event.endswith("send_request_headers.started"):
             self.sent = True
+        elif event.endswith("receive_response_headers.complete") and _status(info) in {401, 403}:
+            # A credential may now ask for a new token and fail at that: still nothing was taken up.
+            self.sent = False
 
     async def note(self, event: str, info: Any) -> None:
         self(event, info)
+
+
+def _status(info: Any) -> int | None:
+    """
+    The status in a trace event of httpcore; None if another version of httpcore tells it otherwise.
+    """
+    try:
+        return int(info["return_value"][1])
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _with_query(request: httpx.Request) -> httpx.Request:
+    """
+    The request as it goes on the wire. What logs or quotes a URL above sees it without the query that grants access.
+    """
+    query: Mapping[str, Secret] = request.extensions.get("query", {})
+    if not query:
+        return request
+    url = request.url.copy_merge_params({name: value.reveal() for name, value in query.items()})
+    return httpx.Request(
+        request.method, url, headers=request.headers, stream=request.stream, extensions=request.extensions
+    )
+
+
+class _SyncTransport(InterruptibleTransport):
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return super().handle_request(_with_query(request))
+
+
+class _AsyncTransport(httpx.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await super().handle_async_request(_with_query(request))
 
 
 class SyncWire(Wire):
@@ -133,14 +176,15 @@ class SyncWire(Wire):
     def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
         super().__init__(base_url, credentials, settings)
         self._interruption = Interruption(monotonic=time.monotonic)
-        self._client = self._new_client()
+        self._transport = self._new_transport()
+        self._closed = False
 
-    def _new_client(self) -> httpx.Client:
-        transport = InterruptibleTransport(self._interruption, self._tls, self._limits, self._proxy)
-        return httpx.Client(transport=transport, **self._client_arguments())
+    def _new_transport(self) -> httpx.BaseTransport:
+        return _SyncTransport(self._interruption, self._tls, self._limits, self._proxy)
 
     def close(self) -> None:
-        self._client.close()
+        self._closed = True
+        self._transport.close()
 
     def send(self, request: Request, stop: Callable[[], bool] | None = None) -> Response:
         """
@@ -151,81 +195,148 @@ class SyncWire(Wire):
             InvalidAnswer: The answer is too large or compressed.
             WaitInterrupted: ``stop`` returned True.
         """
+        if self._closed:
+            raise RuntimeError("This client has been closed.")
         progress = _Progress()
         with contextlib.ExitStack() as stack:
-            client = self._client if request.repeatable else stack.enter_context(self._new_client())
+            transport = self._transport if request.repeatable else stack.enter_context(self._new_transport())
             stack.enter_context(self._interruption.limited(self._settings.request_timeout, stop))
-            outgoing = self._build(request, client)
+            outgoing = self._build(request)
             outgoing.extensions["trace"] = progress
+            outgoing.extensions["remaining"] = self._interruption.remaining
             try:
-                answer = client.send(outgoing, stream=True)
+                answer = self._authorized(transport, outgoing)
                 stack.callback(answer.close)
-                self._admit(answer, request)
-                return self._response(answer, b"".join(self._chunks(answer, request)))
+                headers = self._admit(answer, request)
+                return Response(answer.status_code, headers, b"".join(self._chunks(answer, request)))
             except Interrupted as error:
                 if error.by_caller:
                     raise WaitInterrupted(f"Stopped as asked, during {request.operation}.") from None
                 raise self._late(request, sent=progress.sent) from None
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            except _FAILURES as error:
                 raise self._failure(request, error, sent=progress.sent) from None
+
+    def _authorized(self, transport: httpx.BaseTransport, outgoing: httpx.Request) -> httpx.Response:
+        with contextlib.closing(self._auth.sync_auth_flow(outgoing)) as flow:
+            current = next(flow)
+            while True:
+                answer = transport.handle_request(current)
+                try:
+                    current = flow.send(answer)
+                except StopIteration:
+                    return answer
+                except BaseException:
+                    answer.close()
+                    raise
+                answer.close()
 
     def _chunks(self, answer: httpx.Response, request: Request) -> Iterator[bytes]:
         size = 0
-        for chunk in answer.iter_raw():
+        for chunk in cast("httpx.SyncByteStream", answer.stream):
             size += len(chunk)
             if size > self._settings.max_answer_bytes:
                 raise self._too_large(answer, request)
             yield chunk
 
 
+@define(eq=False)
+class _Pool:
+    """
+    The connections of one event loop. A semaphore in front of them bounds what httpcore has to queue: its pool slows
+    down with the square of the queue.
+    """
+
+    transport: httpx.AsyncBaseTransport
+    in_flight: asyncio.Semaphore
+    closed: bool = False
+
+
 class AsyncWire(Wire):
     """
-    Sends from an event loop. A semaphore in front of the pool bounds what httpx has to queue: its pool slows down
-    with the square of the queue.
+    Sends from event loops; each has connections of its own.
     """
 
     def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
         super().__init__(base_url, credentials, settings)
-        self._client = self._new_client()
-        self._in_flight = asyncio.Semaphore(settings.max_connections)
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
 
-    def _new_client(self) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(
-            verify=self._tls, limits=self._limits, proxy=self._proxy, trust_env=False, http1=True
-        )
-        return httpx.AsyncClient(transport=transport, **self._client_arguments())
+    def _new_transport(self) -> httpx.AsyncBaseTransport:
+        return _AsyncTransport(verify=self._tls, limits=self._limits, proxy=self._proxy, trust_env=False, http1=True)
+
+    def _pool(self) -> _Pool:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            # Open connections keep their loop alive, so a dead loop does not leave by itself.
+            for dead in [known for known in self._pools if known.is_closed()]:
+                del self._pools[dead]
+            pool = _Pool(self._new_transport(), asyncio.Semaphore(self._settings.max_connections))
+            self._pools[loop] = pool
+        if pool.closed:
+            raise RuntimeError("This client has been closed.")
+        return pool
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        """
+        Close the connections of the running loop.
+        """
+        pool = self._pools.get(asyncio.get_running_loop())
+        if pool is not None:
+            pool.closed = True
+            await pool.transport.aclose()
 
     async def send(self, request: Request) -> Response:
         """
         As :meth:`SyncWire.send`; cancelling the task ends it.
         """
-        progress = _Progress()
-        async with contextlib.AsyncExitStack() as stack:
-            client = self._client if request.repeatable else await stack.enter_async_context(self._new_client())
-            outgoing = self._build(request, client)
-            outgoing.extensions["trace"] = progress.note
-            await stack.enter_async_context(self._in_flight)
-            try:
-                async with asyncio.timeout(self._settings.request_timeout):
-                    answer = await client.send(outgoing, stream=True)
-                    stack.push_async_callback(answer.aclose)
-                    self._admit(answer, request)
-                    return self._response(answer, b"".join([chunk async for chunk in self._chunks(answer, request)]))
-            except TimeoutError:
-                raise self._late(request, sent=progress.sent) from None
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                raise self._failure(request, error, sent=progress.sent) from None
+        pool = self._pool()
+        async with pool.in_flight:
+            if request.repeatable:
+                return await self._exchange(pool.transport, request, None)
+            async with self._new_transport() as transport:
+                return await self._exchange(transport, request, _Progress())
 
-    async def _chunks(self, answer: httpx.Response, request: Request) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in answer.aiter_raw():
+    async def _exchange(
+        self, transport: httpx.AsyncBaseTransport, request: Request, progress: _Progress | None
+    ) -> Response:
+        outgoing = self._build(request)
+        if progress is not None:  # tracing costs, and for what may be repeated it does not matter
+            outgoing.extensions["trace"] = progress.note
+        try:
+            async with asyncio.timeout(self._settings.request_timeout):
+                answer = await self._authorized(transport, outgoing)
+                try:
+                    headers = self._admit(answer, request)
+                    return Response(answer.status_code, headers, await self._body(answer, request))
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            raise self._late(request, sent=progress is None or progress.sent) from None
+        except _FAILURES as error:
+            raise self._failure(request, error, sent=progress is None or progress.sent) from None
+
+    async def _authorized(self, transport: httpx.AsyncBaseTransport, outgoing: httpx.Request) -> httpx.Response:
+        async with contextlib.aclosing(self._auth.async_auth_flow(outgoing)) as flow:
+            current = await anext(flow)
+            while True:
+                answer = await transport.handle_async_request(current)
+                try:
+                    current = await flow.asend(answer)
+                except StopAsyncIteration:
+                    return answer
+                except BaseException:
+                    await answer.aclose()
+                    raise
+                await answer.aclose()
+
+    async def _body(self, answer: httpx.Response, request: Request) -> bytes:
+        size, chunks = 0, []
+        async for chunk in cast("httpx.AsyncByteStream", answer.stream):
             size += len(chunk)
             if size > self._settings.max_answer_bytes:
                 raise self._too_large(answer, request)
-            yield chunk
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 def _reason(error: Exception) -> str:

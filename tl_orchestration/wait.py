@@ -26,7 +26,8 @@ from tl_orchestration.errors import (
 from tl_orchestration.exchange import AppendEvent, Clock, Flow, Send, Sleep
 from tl_orchestration.ledger.entry import Event, State
 from tl_orchestration.models import Execution, Handle
-from tl_orchestration.pacing import Pacing
+from tl_orchestration.observer import SILENT, Metrics
+from tl_orchestration.pacing import LONGEST_PAUSE, Pacing
 from tl_orchestration.services import Service
 from tl_orchestration.status import Status
 
@@ -67,6 +68,7 @@ def wait(
     repeat: Send,
     clock: Clock,
     rng: random.Random,
+    metrics: Metrics = SILENT,
 ) -> Flow[Execution]:
     """
     Poll until the execution has ended. Returns it, whatever its ending.
@@ -84,7 +86,7 @@ def wait(
     ends = _Ends(handle, clock)
     failures = _Failures(patience.error_budget, clock, fresh=handle.owned)
     began = clock.monotonic()
-    seen: Execution | None = None
+    seen: _Seen | None = None
     while True:
         pause = 0.0
         try:
@@ -95,22 +97,38 @@ def wait(
         else:
             failures.reset()
             if seen is None or execution.raw_status != seen.raw_status:
-                _notice(execution, patience)
-            seen = execution
+                _notice(execution, patience, metrics)
             if execution.is_terminal:
+                if seen is not None:
+                    metrics.detected(clock.monotonic() - seen.at)
                 yield from settle(execution, handle, clock)
                 return execution
+            seen = _Seen(execution.status, execution.raw_status, clock.monotonic())
+            ends.learn(execution.handle.expires_at)
+            del execution  # thousands of waits sleep at once: none needs to keep a whole answer
         remaining = ends.remaining()
         if remaining <= 0:
-            raise (yield from _timed_out(service, handle, patience, seen, ends, repeat, clock))
+            return (yield from _late(service, handle, patience, seen, ends, repeat, clock))
         delay = patience.pacing.delay(clock.monotonic() - began, rng)
-        yield Sleep(min(max(delay, min(pause, 300.0)), remaining))
+        yield Sleep(min(max(delay, min(pause, LONGEST_PAUSE)), remaining))
 
 
-def _notice(execution: Execution, patience: Patience) -> None:
+def _notice(execution: Execution, patience: Patience, metrics: Metrics) -> None:
     log.info("Execution %s is %s (%s).", execution.id, execution.status, execution.raw_status)
+    metrics.noticed(execution)
     if patience.on_change is not None:
         patience.on_change(execution)
+
+
+@frozen
+class _Seen:
+    """
+    What the last poll that was answered said, and when.
+    """
+
+    status: Status
+    raw_status: str
+    at: float
 
 
 class _Ends:
@@ -120,14 +138,26 @@ class _Ends:
 
     def __init__(self, handle: Handle, clock: Clock) -> None:
         self._clock = clock
+        self._deadline = handle.deadline
+        self._measure(handle.expires_at)
+
+    def learn(self, expires_at: float | None) -> None:
+        """
+        Take over the expiry that the service tells: an id alone brings none.
+        """
+        if expires_at is not None and expires_at != self._expires_at:
+            self._measure(expires_at)
+
+    def _measure(self, expires_at: float | None) -> None:
+        self._expires_at = expires_at
         limits = []
-        if handle.deadline is not None:
-            limits.append((handle.deadline, "its deadline"))
-        if handle.expires_at is not None:
-            limits.append((handle.expires_at + EXPIRY_GRACE, "its expiry"))
+        if self._deadline is not None:
+            limits.append((self._deadline, "its deadline"))
+        if expires_at is not None:
+            limits.append((expires_at + EXPIRY_GRACE, "its expiry"))
         self.at: float | None
         self.at, self.why = min(limits, default=(None, "nothing"))
-        self._monotonic = None if self.at is None else clock.monotonic() + (self.at - clock.now())
+        self._monotonic = None if self.at is None else self._clock.monotonic() + (self.at - self._clock.now())
 
     def remaining(self) -> float:
         return float("inf") if self._monotonic is None else self._monotonic - self._clock.monotonic()
@@ -172,17 +202,21 @@ class _Failures:
         log.warning("A poll failed and is tried again: %s", error)
 
 
-def _timed_out(
+def _late(
     service: Service,
     handle: Handle,
     patience: Patience,
-    seen: Execution | None,
+    seen: _Seen | None,
     ends: _Ends,
     repeat: Send,
     clock: Clock,
-) -> Flow[WaitTimeout]:
+) -> Flow[Execution]:
     """
-    The error for a passed deadline, after what the deadline asks for: a cancel, or a look for the result.
+    Do what a passed deadline asks for, a cancel or a look for the result. Returns the execution if the cancel finds
+    that it has ended by itself after all.
+
+    Raises:
+        WaitTimeout: In every other case.
     """
     known = seen is not None and seen.status is not Status.UNKNOWN
     cancel = handle.owned if patience.cancel_on_timeout is None else patience.cancel_on_timeout
@@ -190,18 +224,26 @@ def _timed_out(
     if not known:
         # Perhaps it has ended in a way that we cannot read: never cancelled, but the result is worth a look.
         available = yield from _has_result(service, handle, repeat)
+        why = (
+            "could not be asked" if seen is None else "is not one that this version can read (status_map can teach it)"
+        )
         outcome = (
-            "It was not cancelled, because this version cannot read its status (status_map can teach it);"
+            f"It was not cancelled, because its status {why};"
             f" {'a result is there' if available else 'no result was there'}."
         )
+    elif cancel and not service.can_cancel:
+        outcome = "It goes on: this service cannot cancel it."
     elif cancel:
-        cancelled = yield from _cancel(service, handle, repeat, clock, reason=f"{ends.why} has passed")
+        after = yield from _cancel(service, handle, repeat, clock, reason=f"{ends.why} has passed")
+        if after is not None and after.is_terminal and after.status is not Status.CANCELLED:
+            return after
+        cancelled = after is not None
         outcome = "It was cancelled." if cancelled else "It could not be cancelled."
     else:
         outcome = "It was left running."
     when = datetime.fromtimestamp(ends.at or 0.0, UTC).isoformat(timespec="seconds")
     raw = seen.raw_status if seen else None
-    return WaitTimeout(
+    raise WaitTimeout(
         f"Execution {handle.execution_id} has not ended: {ends.why} passed at {when} and its status"
         f" is {raw or 'not known'}. {outcome}",
         execution_id=handle.execution_id,
@@ -219,13 +261,13 @@ def _has_result(service: Service, handle: Handle, repeat: Send) -> Flow[bool]:
     return True
 
 
-def _cancel(service: Service, handle: Handle, repeat: Send, clock: Clock, *, reason: str) -> Flow[bool]:
+def _cancel(service: Service, handle: Handle, repeat: Send, clock: Clock, *, reason: str) -> Flow[Execution | None]:
     """
-    Cancel because a person or a deadline decided, with the decision in the ledger first. False if it did not work.
+    Cancel because a person or a deadline decided, with the decision in the ledger first. None if it did not work.
     """
     yield from record(handle, Event(state=State.CANCEL_REQUESTED, at=clock.now(), reason=reason))
     try:
-        yield from service.cancel(handle.execution_id, repeat)
+        execution = yield from service.cancel(handle.execution_id, repeat)
     except TransactionlinkError as error:
         log.warning(
             "Execution %s could not be cancelled: %s If it still runs: `tl cancel %s`.",
@@ -233,9 +275,11 @@ def _cancel(service: Service, handle: Handle, repeat: Send, clock: Clock, *, rea
             error,
             handle.execution_id,
         )
-        return False
-    log.info("Execution %s was cancelled: %s.", handle.execution_id, reason)
-    return True
+        return None
+    if execution.is_terminal:
+        yield from settle(execution, handle, clock)
+    log.info("Execution %s was asked to end (%s) and is %s.", handle.execution_id, reason, execution.status)
+    return execution
 
 
 def settle(execution: Execution, handle: Handle, clock: Clock) -> Flow[None]:

@@ -299,11 +299,13 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         return waiting.bounded(handle, context["ti"].start_date, self.execution_timeout)
 
     def _moment(self, context: Context) -> float | None:
+        from airflow_provider import identity
+
         if not self.deferrable:
             return None
         if self.defer_after is not None:
             return self.defer_after
-        return 0.0 if (context["ti"].map_index or -1) >= 0 else _GRACE
+        return 0.0 if identity.is_mapped(context["ti"]) else _GRACE
 
     def _defer(self, handle: Handle) -> NoReturn:
         from airflow_provider.triggers import TransactionlinkExecutionTrigger

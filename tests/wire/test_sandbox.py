@@ -590,6 +590,9 @@ class TestControl:
             "result": None,
             "interactive": False,
             "revision": "r1",
+            "visibility": "public_execute",
+            "state": "active",
+            "before_run": {},
         }
         faults = overview.pop("faults")
         assert faults == [{"on": "result", "kind": "drop", "times": 1, "content_type": "text/plain;charset=UTF-8"}]
@@ -619,10 +622,12 @@ class TestControl:
             "execution_id": execution["id"],
             "definition": "kyc-slow",
             "time": "2026-09-21T14:13:20.250000Z",
+            "service": "transactionlink",
             "record_id": NOBODY,
             "locale": "en",
             "expires_at": "2026-09-21T16:13:20.250000Z",
             "parameters": {"n": 1},
+            "details": {},
             "headers": {"accept": "*/*", "content-type": "application/json", "user-agent": "test/1"},
             "request": 2,
         }
@@ -1226,7 +1231,7 @@ class TestPackage:
         package = Path(tl_orchestration.sandbox.__file__).parent
         imported = {
             match
-            for path in package.glob("*.py")
+            for path in package.rglob("*.py")
             for match in re.findall(r"^\s*(?:from|import) (tl_orchestration[\w.]*)", path.read_text(), re.M)
         }
         assert imported

@@ -18,7 +18,7 @@ from tl_orchestration.models import Execution, RunRequest
 from tl_orchestration.wait import Patience
 
 
-def start(client: Client, request: RunRequest, timeout: float | None) -> Execution:
+def start(client: Client, request: RunRequest, timeout: float | None, key: str | None = None) -> Execution:
     """
     Start an execution under :class:`Interrupts`.
 
@@ -26,11 +26,13 @@ def start(client: Client, request: RunRequest, timeout: float | None) -> Executi
         StartOutcomeUnknown: The person did not wait for the answer.
     """
     try:
-        return client.run(request, timeout=timeout)
+        return client.run(request, key, timeout=timeout)
     except KeyboardInterrupt:
+        known = "" if key is None else f" What the ledger knows: `tl ledger show {key}`."
         raise StartOutcomeUnknown(
             "Interrupted before the answer to the start arrived: an execution may or may not have started. Look for"
-            " it in the vendor's dashboard before you run it again."
+            f" it in the vendor's dashboard before you run it again.{known}",
+            key=key,
         ) from None
 
 

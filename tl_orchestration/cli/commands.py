@@ -16,8 +16,10 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tl_orchestration.cli.database import db
 from tl_orchestration.cli.doctor import doctor
 from tl_orchestration.cli.executions import cancel, poll, result, run, wait
+from tl_orchestration.cli.ledger import ledger
 from tl_orchestration.cli.outcomes import INTERRUPTED, SUCCESS, UNEXPECTED, USAGE, as_help, code_of_error
 from tl_orchestration.cli.output import answer_json, tell
 from tl_orchestration.cli.progress import ConsoleLog
@@ -143,5 +145,5 @@ def tl() -> None:
     """
 
 
-for command in (run, poll, wait, result, cancel, doctor, sandbox):
+for command in (run, poll, wait, result, cancel, ledger, db, doctor, sandbox):
     tl.add_command(command)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tl_orchestration.cli import attended
+from tl_orchestration.cli import attended, stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.durations import duration
 from tl_orchestration.cli.interrupts import Interrupts
@@ -40,6 +40,11 @@ _START_NOTICE = "Interrupted: waiting for the answer to the start, so that its i
 @click.option("--locale", default="en", show_default=True, help="Language of what a person sees.")
 @click.option("--expires-in", type=duration, help="When the service ends it by itself: 30m to 30d.")
 @click.option("--record-id", metavar="UUID", help="Record that it is about.")
+@click.option(
+    "--key",
+    metavar="KEY",
+    help=f"Start at most once for this key, over all calls with it; needs {stores.VARIABLE}. Must not be personal.",
+)
 @click.option("--wait/--no-wait", "waits", default=False, show_default=True, help="Wait until it has ended.")
 @click.option("--timeout", type=duration, help="With --wait: longest wait.  [default: 1d]")
 @click.option(
@@ -59,6 +64,7 @@ def run(
     locale: str,
     expires_in: float | None,
     record_id: str | None,
+    key: str | None,
     waits: bool,
     timeout: float | None,
     cancel_on_timeout: bool,
@@ -69,19 +75,22 @@ def run(
     Start one execution of the workflow definition with the id DEFINITION.
 
     Prints its id and status. If a person has to act on a hosted page, prints the link to it as well: nobody else
-    will ever get it. Two calls are two executions.
+    will ever get it. Two calls are two executions, unless they have the same --key.
     """
     if timeout is not None and not waits:
         raise click.UsageError("--timeout needs --wait; --expires-in limits an execution that nobody waits for.")
     request = RunRequest(
         definition, read_parameters(parameters), locale=locale, expires_in=expires_in, record_id=record_id
     )
-    with choices.client() as client, Interrupts(_START_NOTICE) as interrupts:
-        started = attended.start(client, request, timeout)
+    ledger = None if key is None else stores.ledger()
+    with choices.client(ledger) as client, Interrupts(_START_NOTICE) as interrupts:
+        started = attended.start(client, request, timeout, key)
         interrupts.notice = None
+        if started.reattached:
+            tell(f"The key was used before and has started execution {started.id}: going on with that one.")
         if not as_json:
             answer_lines([*identity_lines(started), ("link", _link(started))])
-        elif waits:
+        elif waits and not started.reattached:
             tell(f"Execution {started.id} was started.")
         _explain_link(started, as_json=as_json, show_link=show_link, waits=waits)
         execution = started
@@ -89,7 +98,8 @@ def run(
             execution = attended.wait(client, started, console, interrupts, timeout=None, cancel=cancel_on_timeout)
     if as_json:
         link = {"link": _link(started)} if show_link else {}
-        answer_json({**execution_json(execution), "interactive": started.is_interactive, **link})
+        known = {} if key is None else {"reattached": started.reattached}
+        answer_json({**execution_json(execution), "interactive": started.is_interactive, **known, **link})
     else:
         answer_lines([("status", status_text(execution))])
     if interrupts.happened and not execution.is_terminal:

@@ -43,6 +43,8 @@ OUTCOMES = (
     Outcome(13, "the execution ended PARTIAL", status=Status.PARTIAL),
     Outcome(20, "WaitTimeout: the deadline passed before the execution ended", (errors.WaitTimeout,)),
     Outcome(21, "StartOutcomeUnknown: it may or may not have started", (errors.StartOutcomeUnknown,)),
+    Outcome(22, "LedgerError, KeyPurged: the ledger refuses or cannot be reached", (errors.LedgerError,)),
+    Outcome(23, "RequestChanged: the key has started something else", (errors.RequestChanged,)),
     Outcome(30, "AuthenticationError: the token is not accepted (401)", (errors.AuthenticationError,)),
     Outcome(31, "PermissionDenied: the token lacks a permission (403)", (errors.PermissionDenied,)),
     Outcome(32, "NotFound, NoResult: no such definition, execution or result", (errors.NotFound,)),

@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from attrs import field, frozen
 from tl_orchestration.client import Client
 from tl_orchestration.credentials import OrganizationToken
 from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.ledger import Ledger
 from tl_orchestration.secret import Secret
 from tl_orchestration.services import service_named
 from tl_orchestration.settings import Settings, environment_proxy
@@ -93,8 +93,8 @@ class Choices:
         Raises:
             InvalidSettings: There is no such service, or the URL may not be called.
         """
-        build = service_named(self.service)
-        return checked_base_url(self.base_url or build(now=time.time).default_base_url)
+        service = service_named(self.service)
+        return checked_base_url(self.base_url or service.default_base_url)
 
     def checked_proxy(self, url: str) -> str | None:
         """
@@ -117,7 +117,7 @@ class Choices:
             raise InvalidSettings(f"The SOCKS proxy from {origin} needs a package: pip install 'httpx[socks]'.")
         return proxy
 
-    def client(self) -> Client:
+    def client(self, ledger: Ledger | None = None) -> Client:
         """
         A client for these choices.
 
@@ -126,7 +126,7 @@ class Choices:
         """
         proxy = self.checked_proxy(self.checked_url())
         settings = Settings(proxy=proxy, ca_bundle=self.ca_bundle, client_cert=self.client_cert)
-        return Client(self.credentials(), self.base_url, self.service, settings=settings)
+        return Client(self.credentials(), self.base_url, self.service, ledger, settings)
 
 
 def _be_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:

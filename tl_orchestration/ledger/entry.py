@@ -7,12 +7,14 @@ An entry holds ids, times, states and a keyed fingerprint. It never holds a toke
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve, field, fields, frozen
 
-from tl_orchestration.errors import LedgerError
+from tl_orchestration.errors import KeyPurged, LedgerError
 
 ENTRY_FORMAT = 1
 
@@ -27,8 +29,12 @@ class State(StrEnum):
                      │  └──► REJECTED (nothing runs)
                      └─────► UNKNOWN ──► STARTED (adopted) or REJECTED (judged not started)
 
+        SETTLED, REJECTED ──► PURGED (a tombstone: what happened is forgotten, that it happened is not)
+
     A new INTENT may follow REJECTED, a SETTLED or cancelled attempt, a changed generation, or, where the caller
-    accepts the risk, an unknown fate.
+    accepts the risk, an unknown fate. While an attempt prepares (it makes what the start needs, such as a case),
+    each id that it has made is recorded by one more INTENT of the same attempt; the last one is not ``preparing``.
+    Nothing follows PURGED.
     """
 
     INTENT = "INTENT"
@@ -38,10 +44,21 @@ class State(StrEnum):
     SETTLED = "SETTLED"
     REJECTED = "REJECTED"
     UNKNOWN = "UNKNOWN"
+    PURGED = "PURGED"
 
 
 def _ids(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(value)
+
+
+def _named_ids(value: Mapping[str, str]) -> Mapping[str, str]:
+    named = dict(value)
+    if not all(isinstance(text, str) for text in (*named, *named.values())):
+        raise TypeError("progress maps names to ids")
+    return named
+
+
+_NO_PROGRESS: Mapping[str, str] = MappingProxyType({})
 
 
 #: States in which an execution is known to exist and not known to have ended.
@@ -56,6 +73,7 @@ _FOLLOWS: Mapping[State, frozenset[State]] = {
     State.SETTLED: OPEN | {State.SETTLED},
     State.REJECTED: UNDECIDED | {State.REJECTED},
     State.UNKNOWN: UNDECIDED,
+    State.PURGED: frozenset({State.SETTLED, State.REJECTED}),
 }
 
 
@@ -77,6 +95,13 @@ class Event:
         status: Our reading of it, with SETTLED.
         reason: Why, in words without personal data.
         adopted: With STARTED: a person said which execution it was.
+        consumed_by: The generation that goes on with an adopted execution; given by its first try.
+        version: The version of the entry that this is about; the event can follow no other. A person's verdict must
+            not hit what came after that person looked.
+        actor: Who said so, where a person did; for stores that keep a trail.
+        progress: With INTENT: ids that this attempt has or has made, by name: ``case_id``, ``parameters_id``,
+            ``idempotency_key``.
+        preparing: With INTENT: the request that starts has not been sent; another INTENT comes before it.
     """
 
     state: State
@@ -91,6 +116,11 @@ class Event:
     status: str | None = None
     reason: str | None = None
     adopted: bool = False
+    consumed_by: str | None = None
+    version: int | None = None
+    actor: str | None = None
+    progress: Mapping[str, str] = field(default=_NO_PROGRESS, converter=_named_ids, hash=False)
+    preparing: bool = False
 
 
 @frozen(kw_only=True)
@@ -102,8 +132,12 @@ class Entry:
         version: Counts the writes; the compare-and-set of a shared store hangs on it.
         attempt: Counts the starts that were intended in this generation, from 1.
         restarts: How many of them followed an unknown fate, on the caller's word.
+        adopted: A person said which execution the start of unknown fate was.
+        consumed_by: The generation that went on with it. Until then, any may.
         suspects: Ids of executions that may run besides, after such a restart. Empty where no id was known.
         former: The execution of the previous generation, if it may still run.
+        progress: Ids that the latest attempt has or has made.
+        preparing: Whether the latest attempt has not yet sent the request that starts, so that nothing can run.
     """
 
     version: int
@@ -121,11 +155,23 @@ class Entry:
     link_delivered: bool = False
     cancel_requested: bool = False
     adopted: bool = False
+    consumed_by: str | None = None
     raw_status: str | None = None
     status: str | None = None
     reason: str | None = None
     former: str | None = None
     suspects: tuple[str, ...] = field(default=(), converter=_ids)
+    progress: Mapping[str, str] = field(default=_NO_PROGRESS, converter=_named_ids, hash=False)
+    preparing: bool = False
+
+    def belongs_to(self, generation: str) -> bool:
+        """
+        Whether the execution is that generation's own: of the one that intended it, or, where a person adopted it, of
+        the first one that goes on with it.
+        """
+        if not self.adopted:
+            return self.generation == generation
+        return self.consumed_by in {None, generation}
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -135,7 +181,7 @@ class Entry:
         for attribute in fields(Entry):
             value = getattr(self, attribute.name)
             if value != attribute.default:
-                document[attribute.name] = list(value) if isinstance(value, tuple) else value
+                document[attribute.name] = _as_json(value)
         return document
 
     @classmethod
@@ -159,13 +205,27 @@ class Entry:
             raise LedgerError(f"A ledger entry cannot be read: {type(error).__name__}.") from None
 
 
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 def fold(entry: Entry | None, event: Event) -> Entry:
     """
     The entry after the event.
 
     Raises:
-        LedgerError: The event cannot follow the entry's state, or speaks of another execution.
+        LedgerError: The event cannot follow the entry's state, or speaks of another execution or version.
+        KeyPurged: The entry was purged.
     """
+    if entry is not None and entry.state is State.PURGED:
+        raise purged(entry)
+    if event.version is not None and entry is not None and event.version != entry.version:
+        raise LedgerError(
+            f"The ledger's entry of this step has changed since it was read, so it cannot record {event.state}: look at"
+            " it again."
+        )
     if event.state is State.INTENT:
         return _intended(entry, event)
     if entry is None or entry.state not in _FOLLOWS[event.state]:
@@ -178,6 +238,8 @@ def fold(entry: Entry | None, event: Event) -> Entry:
             f"The ledger holds execution {entry.execution_id} for this step, so it cannot record {event.state}"
             f" of execution {event.execution_id}."
         )
+    if event.state is State.PURGED:
+        return Entry(version=entry.version + 1, state=State.PURGED, changed_at=event.at)
     settled = entry.state is State.SETTLED  # absorbing: a cancel of what is over changes nothing
     return evolve(
         entry,
@@ -190,15 +252,35 @@ def fold(entry: Entry | None, event: Event) -> Entry:
         link_delivered=entry.link_delivered or event.state is State.LINK_DELIVERED,
         cancel_requested=entry.cancel_requested or (event.state is State.CANCEL_REQUESTED and not settled),
         adopted=entry.adopted or event.adopted,
+        consumed_by=entry.consumed_by if event.consumed_by is None else event.consumed_by,
         raw_status=event.raw_status or entry.raw_status,
         status=event.status or entry.status,
         reason=event.reason,
+        preparing=False,
+    )
+
+
+def purged(entry: Entry) -> KeyPurged:
+    """
+    The error for whoever wants to go on with a purged key.
+    """
+    when = datetime.fromtimestamp(entry.changed_at, UTC).date().isoformat()
+    return KeyPurged(
+        f"This key was used before and was purged from the ledger on {when}, so nobody knows any more what it has"
+        " started. Nothing was sent. Use a new key."
     )
 
 
 def _intended(entry: Entry | None, event: Event) -> Entry:
-    same_generation = entry is not None and entry.generation == event.generation
-    undecided = entry is not None and entry.state in UNDECIDED
+    same_generation = entry is not None and entry.belongs_to(event.generation)
+    if entry is not None and same_generation and entry.state in OPEN and not entry.cancel_requested:
+        raise LedgerError(
+            f"The ledger holds execution {entry.execution_id} for this step, so it cannot record another start: another"
+            " process has moved it on."
+        )
+    if entry is not None and same_generation and entry.preparing:
+        return _continued(entry, event)
+    undecided = entry is not None and entry.state in UNDECIDED and not entry.preparing
     suspects = entry.suspects if entry is not None else ()
     if entry is not None and undecided and entry.execution_id:
         suspects = (*suspects, entry.execution_id)
@@ -216,4 +298,25 @@ def _intended(entry: Entry | None, event: Event) -> Entry:
         expires_at=event.expires_at,
         former=entry.execution_id if entry and entry.state in OPEN and not same_generation else None,
         suspects=suspects,
+        progress=event.progress,
+        preparing=event.preparing,
+    )
+
+
+def _continued(entry: Entry, event: Event) -> Entry:
+    """
+    The same attempt, one step further; or taken up again by a later try, with that try's request and deadline.
+    """
+    return evolve(
+        entry,
+        version=entry.version + 1,
+        intended_at=event.at,
+        changed_at=event.at,
+        fingerprint=event.fingerprint,
+        fingerprint_key_id=event.fingerprint_key_id,
+        deadline=event.deadline,
+        expires_at=event.expires_at,
+        reason=event.reason,
+        progress=event.progress,
+        preparing=event.preparing,
     )

@@ -1,6 +1,10 @@
 """
 A local copy of the remote services, for demos, tests and users' own DAG tests.
 
+One server has the current and the legacy Transactionlink API at its root, B3OS under `/v1`, the hosted page at
+`/hosted`, and `/_sandbox` to look into it and to steer it (see `control`). What the documentation leaves open is
+a variant (see `variants`).
+
 The copy is written from the public documentation alone and shares no code with the client, so that it can be
 an oracle for it. It keeps everything in memory and forgets it when it stops.
 

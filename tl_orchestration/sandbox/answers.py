@@ -34,19 +34,25 @@ class NoAnswer(Response):
 
 class RefusedError(Exception):
     """
-    The service's refusal, to be answered with an `ErrorResponse` body.
+    The service's refusal, to be answered with an error body in the service's form.
 
-    The vendor publishes no error codes: those here begin with `SANDBOX_` so that nobody relies on them.
+    Args:
+        status: HTTP status.
+        code: for Transactionlink, which publishes no error codes: they get the prefix `SANDBOX_` so that
+            nobody relies on them.
+        message: one sentence.
+        number: for B3OS, where it documents a code of six digits.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, number: int | None = None) -> None:
         super().__init__(status, code, message)
         self.status = status
         self.code = f"SANDBOX_{code}"
         self.message = message
+        self.number = number
 
     def answer(self, fingerprint: str) -> Response:
-        """The refusal on the wire; the fingerprint names this one instance of it."""
+        """The refusal as Transactionlink's `ErrorResponse`; the fingerprint names this one instance of it."""
         error = {"code": self.code, "message": self.message}
         return JsonAnswer({"fingerprint": fingerprint, "errors": [error]}, self.status)
 

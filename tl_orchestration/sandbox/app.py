@@ -7,6 +7,10 @@ from starlette.responses import Response
 
 from tl_orchestration.sandbox import control, hosted, transactionlink
 from tl_orchestration.sandbox.answers import RefusedError
+from tl_orchestration.sandbox.b3os import executions, runs
+from tl_orchestration.sandbox.b3os.envelope import refusal
+from tl_orchestration.sandbox.legacy import auth
+from tl_orchestration.sandbox.legacy import routes as legacy
 from tl_orchestration.sandbox.settings import SandboxSettings
 from tl_orchestration.sandbox.store import Store
 
@@ -26,14 +30,19 @@ def create_app(settings: SandboxSettings | None = None) -> Starlette:
         if not request.url.path.startswith("/_sandbox"):
             store.count_request(f"{request.method} *")
         code = "METHOD_NOT_ALLOWED" if status == 405 else "NOT_FOUND"
-        answer = RefusedError(status, code, f"No {request.method} {request.url.path} here")
-        response = answer.answer(store.fingerprint())
+        refused = RefusedError(status, code, f"No {request.method} {request.url.path} here")
+        if request.url.path.startswith("/v1/"):
+            response = refusal(refused, request, store.variants)
+        else:
+            response = refused.answer(store.fingerprint())
         if isinstance(error, HTTPException) and error.headers:
             response.headers.update(error.headers)
         return response
 
+    parts = (auth, legacy, transactionlink, executions, runs, hosted, control)
     app = Starlette(
-        routes=[*transactionlink.routes(store), *hosted.routes(store), *control.routes(store)],
+        # The legacy API goes first: `POST /workflows/run` is no execution.
+        routes=[route for part in parts for route in part.routes(store)],
         exception_handlers={HTTPException: refuse},
     )
     # A client that adds a slash has the path wrong; the service is not known to redirect it.

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 
 class Clock:
@@ -38,9 +38,12 @@ class Clock:
             self._offset = 0.0
 
 
-def to_text(epoch: float) -> str:
-    """Epoch seconds as the service writes them: ISO 8601, UTC, microseconds, `Z`."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+_ZONES = {"Z": UTC, "+02:00": timezone(timedelta(hours=2))}
+
+
+def to_text(epoch: float, zone: str = "Z") -> str:
+    """Epoch seconds as the services write them: ISO 8601, microseconds, `Z` or `+02:00`."""
+    return datetime.fromtimestamp(epoch, _ZONES[zone]).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def to_epoch(text: object) -> float:

@@ -2,6 +2,24 @@
 The `/_sandbox` endpoints: look into the sandbox, change definitions, order faults, move its clock.
 
 They need no token and are part of no remote service. Errors are `{"error": "<one sentence>"}`.
+
+    GET    /_sandbox                      what there is, in numbers; definitions; waiting faults
+    GET    /_sandbox/health
+    GET    /_sandbox/starts               every committed start of every service, oldest first
+    GET    /_sandbox/cancels              every cancel of an execution that exists
+    GET    /_sandbox/cases                every legacy case, with the executions that were started for it
+    GET    /_sandbox/parameters           every legacy parameters set, likewise
+    GET    /_sandbox/requests             counts by method and path template
+    GET    /_sandbox/variants             name, value, allowed values, row of the contract, meaning
+    PATCH  /_sandbox/variants             {name: value, ...}
+    PUT    /_sandbox/definitions/{name}   a new definition: fields of `Definition`, and `like`
+    PATCH  /_sandbox/definitions/{name}   fields to change, for later starts
+    POST   /_sandbox/faults               one fault or a list: members of `Fault`
+    DELETE /_sandbox/faults
+    POST   /_sandbox/advance              {"seconds": n}
+    POST   /_sandbox/executions/{id}      {"status": ..., "result": ...}, whichever are to be forced; a run
+                                          that has no execution of its own goes by its run id
+    POST   /_sandbox/reset                back to the first day
 """
 
 from collections import Counter
@@ -25,6 +43,7 @@ from tl_orchestration.sandbox.checks import (
 from tl_orchestration.sandbox.clock import to_text
 from tl_orchestration.sandbox.faults import Fault
 from tl_orchestration.sandbox.store import Store, UnknownExecutionError
+from tl_orchestration.sandbox.words import own_word
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -37,7 +56,11 @@ def routes(store: Store) -> list[Route]:
         ("GET", "/health", control.health),
         ("GET", "/starts", control.starts),
         ("GET", "/cancels", control.cancels),
+        ("GET", "/cases", control.cases),
+        ("GET", "/parameters", control.parameters),
         ("GET", "/requests", control.requests),
+        ("GET", "/variants", control.variants),
+        ("PATCH", "/variants", control.change_variants),
         ("PATCH", "/definitions/{name}", control.change_definition),
         ("PUT", "/definitions/{name}", control.put_definition),
         ("POST", "/faults", control.add_faults),
@@ -94,6 +117,25 @@ class _Control:
     async def cancels(self, _: Request) -> Response:
         return JSONResponse([cancel.described() for cancel in self._store.cancels])
 
+    async def cases(self, _: Request) -> Response:
+        cases = self._store.cases.cases.values()
+        return JSONResponse([case.described() | self._used("case_id", case.id) for case in cases])
+
+    async def parameters(self, _: Request) -> Response:
+        made = self._store.cases.parameter_sets.values()
+        return JSONResponse([one.described() | self._used("parameters_id", one.id) for one in made])
+
+    def _used(self, name: str, value: str) -> dict[str, list[str]]:
+        starts = self._store.starts
+        return {"execution_ids": [start.execution_id for start in starts if start.details.get(name) == value]}
+
+    async def variants(self, _: Request) -> Response:
+        return JSONResponse(self._store.variants.described())
+
+    async def change_variants(self, request: Request) -> Response:
+        self._store.variants.change(read_object(await request.body()))
+        return JSONResponse(self._store.variants.described())
+
     async def requests(self, _: Request) -> Response:
         return JSONResponse(self._store.requests)
 
@@ -139,6 +181,8 @@ class _Control:
         result = changes.get("result")
         require(result is None or is_object(result), "result must be an object or null", result)
         try:
+            if "status" in changes:
+                changes["status"] = own_word(changes["status"])
             execution = self._store.force(request.path_params["id"], changes)
         except UnknownExecutionError as error:
             raise LookupError(f"no execution {error}") from error

@@ -24,8 +24,14 @@ DECISIONS = ("approve", "reject")
 WITHOUT_RESULT = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
 """Final statuses that leave no scripted result behind."""
 
-FINAL = WITHOUT_RESULT | {"COMPLETED"}
-"""Final statuses. The vendor has published only `COMPLETED`; the others have their likely spelling."""
+FINAL = WITHOUT_RESULT | {"COMPLETED", "PARTIAL"}
+"""The sandbox's own final statuses, which each service spells in its way (see `words`)."""
+
+BEFORE_RUN = ("awaiting_payment", "payment_confirmed", "workflow_queued")
+"""The statuses that a B3OS execution may have before it has a run, in their order."""
+
+VISIBILITIES = ("private", "org", "public_view", "public_execute")
+STATES = ("draft", "active", "paused", "archived")
 
 
 def _duration(value: object) -> float | None:
@@ -35,6 +41,12 @@ def _duration(value: object) -> float | None:
     if not is_seconds(value):
         raise ValueError(f"duration must be seconds from 0, or null for never, not {value!r}")
     return value
+
+
+def _before_run(given: Any) -> Mapping[str, float | None]:
+    require(is_object(given), "before_run must be an object of seconds", given)
+    require_known(given, BEFORE_RUN)
+    return {status: _duration(given[status]) for status in BEFORE_RUN if status in given}
 
 
 @attrs.frozen(kw_only=True)
@@ -52,8 +64,12 @@ class Definition:
         active_status: the status until then.
         decision: what the scripted result decides; `None` for no result.
         result: given word for word instead of the scripted result, also with the outcome `FAILED`.
-        interactive: a person has to decide on the hosted page; the answers carry `link` and `token`.
+        interactive: a person has to decide on the hosted page; the answers carry `link` and `token`. In B3OS
+            it waits to be resumed.
         revision: opaque name of this version of the definition.
+        visibility: who may see and start it in B3OS: without a key only where it is `public_execute`.
+        state: of the workflow in B3OS; one that is `archived` cannot be run.
+        before_run: seconds in each of the statuses `BEFORE_RUN`, for B3OS executions; `None`: for ever.
 
     Raises:
         ValueError: a value has the wrong type or range.
@@ -66,6 +82,9 @@ class Definition:
     result: Mapping[str, Any] | None = None
     interactive: bool = False
     revision: str = "r1"
+    visibility: str = "public_execute"
+    state: str = "active"
+    before_run: Mapping[str, float | None] = attrs.field(converter=_before_run, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Refuse values of the wrong type: they come from files and over HTTP."""
@@ -73,6 +92,10 @@ class Definition:
         require(is_text(self.active_status), "active_status must be a non-empty text", self.active_status)
         require(is_text(self.revision), "revision must be a non-empty text", self.revision)
         require(is_flag(self.interactive), "interactive must be true or false", self.interactive)
+        require(
+            self.visibility in VISIBILITIES, f"visibility must be one of {', '.join(VISIBILITIES)}", self.visibility
+        )
+        require(self.state in STATES, f"state must be one of {', '.join(STATES)}", self.state)
         require(
             self.decision is None or self.decision in DECISIONS,
             "decision must be approve, reject or null",
@@ -94,11 +117,19 @@ class Definition:
         return attrs.asdict(self, recurse=False)
 
 
+_PARTIAL_RESULT = {
+    "decision": "approve",
+    "riskScore": 34,
+    "checks": [{"name": "sanctions", "outcome": "clear"}, {"name": "document", "outcome": "error"}],
+}
+
 SCRIPTED: Mapping[str, Definition] = MappingProxyType(
     {
         "kyc-approve": Definition(),
         "kyc-expire": Definition(outcome="EXPIRED", duration=3, decision=None),
         "kyc-fail": Definition(outcome="FAILED", decision=None),
+        "kyc-partial": Definition(outcome="PARTIAL", result=_PARTIAL_RESULT),
+        "kyc-private": Definition(visibility="private"),
         "kyc-reject": Definition(decision="reject"),
         "kyc-review": Definition(interactive=True, duration=0, decision=None),
         "kyc-slow": Definition(duration=600),

@@ -7,6 +7,13 @@ import attrs
 
 from tl_orchestration.sandbox.clock import to_text
 
+_OF_INTEREST = ("accept", "content-type", "traceparent", "user-agent", "x-request-id")
+
+
+def headers_of_interest(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those headers of a start that are remembered: never `Authorization`."""
+    return {name: headers[name] for name in _OF_INTEREST if name in headers}
+
 
 @attrs.frozen(kw_only=True)
 class Start:
@@ -14,8 +21,10 @@ class Start:
     One committed start.
 
     Args:
+        service: which API it came by, one of `SERVICES`.
         time: epoch seconds.
         expires_at: epoch seconds as asked for; `None` where the request named none.
+        details: what only this service knows, such as `case_id` or `idempotency_key`.
         request: number of the request that did it, counted from 1 over all requests but `/_sandbox`.
         headers: those of interest, never the value of `Authorization`.
     """
@@ -23,10 +32,12 @@ class Start:
     execution_id: str
     definition: str
     time: float
+    service: str
     record_id: str | None
-    locale: str
+    locale: str | None
     expires_at: float | None
     parameters: Mapping[str, Any] = attrs.field(repr=False)
+    details: Mapping[str, Any]
     headers: Mapping[str, str]
     request: int
 

@@ -8,8 +8,28 @@ from typing import Any
 import attrs
 
 from tl_orchestration.sandbox.checks import is_object, is_seconds, is_text, is_whole, require, require_known
+from tl_orchestration.sandbox.services import SERVICES
 
-STEPS = ("start", "status", "result", "cancel")
+STEPS = (
+    "start",
+    "status",
+    "result",
+    "cancel",
+    "authorize",
+    "refresh",
+    "cases",
+    "case",
+    "parameters",
+    "token",
+    "retry",
+    "resume",
+)
+"""
+What faults strike. `start`, `status` and `cancel` exist in every service (POST and GET of B3OS runs among them),
+`result` in both Transactionlink APIs, `authorize` to `token` in the legacy one (`cases` makes a case, `case`
+reads one), `retry` and `resume` in B3OS.
+"""
+
 KINDS = ("status", "hold", "drop", "lose")
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -24,15 +44,16 @@ class Fault:
     What happens to the next matching requests.
 
     Args:
-        on: the step it strikes: `start`, `status`, `result` or `cancel`.
+        on: the step it strikes, one of `STEPS`.
         kind: `status` answers with another status and commits nothing; `drop` closes the connection and
             commits nothing; `hold` commits, then answers late; `lose` commits, then closes the connection
             without an answer.
         definition: strikes only this workflow definition, if given.
+        service: strikes only this service, if given: one of `SERVICES`.
         times: how many requests it strikes.
         status: HTTP status to answer (kind `status`, where it is required).
         headers: more headers of that answer, such as `Retry-After`.
-        body: its text; without one it is the service's error body.
+        body: its text; without one it is the service's own error body.
         content_type: of that text.
         seconds: how long to hold the answer, in real time, whatever the sandbox's clock says (kind `hold`,
             where it is required).
@@ -44,6 +65,7 @@ class Fault:
     on: str
     kind: str
     definition: str | None = None
+    service: str | None = None
     times: int = 1
     status: int | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict)
@@ -56,6 +78,8 @@ class Fault:
         require(self.on in STEPS, f"on must be one of {', '.join(STEPS)}", self.on)
         require(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}", self.kind)
         require(self.definition is None or is_text(self.definition), "definition must be a name", self.definition)
+        known = self.service is None or self.service in SERVICES
+        require(known, f"service must be one of {', '.join(SERVICES)}", self.service)
         require(is_whole(self.times) and self.times >= 1, "times must be a whole number from 1", self.times)
         require((self.seconds is not None) == (self.kind == "hold"), "seconds belong to hold", self.seconds)
         require(self.seconds is None or is_seconds(self.seconds), "seconds must be 0 or more", self.seconds)
@@ -117,11 +141,11 @@ class Faults:
         with self._lock:
             self._pending.clear()
 
-    def take(self, step: str, definition: str | None) -> Fault | None:
-        """The first fault for this step and definition, used up by one; `None` where there is none."""
+    def take(self, step: str, definition: str | None, service: str | None = None) -> Fault | None:
+        """The first fault for this step, definition and service, used up by one; `None` where there is none."""
         with self._lock:
             for place, fault in enumerate(self._pending):
-                if fault.on == step and fault.definition in (None, definition):
+                if fault.on == step and fault.definition in (None, definition) and fault.service in (None, service):
                     left = [attrs.evolve(fault, times=fault.times - 1)] if fault.times > 1 else []
                     self._pending[place : place + 1] = left
                     return fault

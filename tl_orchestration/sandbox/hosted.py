@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from tl_orchestration.sandbox.definitions import DECISIONS
 from tl_orchestration.sandbox.executions import Execution
-from tl_orchestration.sandbox.settings import SandboxSettings
 from tl_orchestration.sandbox.store import AlreadyFinishedError, Store, UnknownExecutionError
+from tl_orchestration.sandbox.words import transactionlink_word
 
 _PAGE = Template("""\
 <!doctype html>
@@ -72,13 +72,19 @@ _HEADERS = {
 def routes(store: Store) -> list[Route]:
     """The routes of the hosted page over one store."""
     page = _Page(store)
-    return [Route("/hosted", page.show, methods=["GET"]), Route("/hosted", page.decide, methods=["POST"])]
+    return [
+        Route(path, handler, methods=[method])
+        for path in ("/hosted", "/hosted/{link}")
+        for method, handler in (("GET", page.show), ("POST", page.decide))
+    ]
 
 
-def hosted_link(settings: SandboxSettings, request: Request, token: str) -> str:
+def hosted_link(store: Store, request: Request, execution: Execution) -> str:
     """The address of the hosted page, under `public_url` or else under the host that the request came to."""
-    base = settings.public_url or str(request.base_url).rstrip("/")
-    return f"{base}/hosted?{urlencode({'token': token})}"
+    base = store.settings.public_url or str(request.base_url).rstrip("/")
+    if store.variants["link_format"] == "path":
+        return f"{base}/hosted/{execution.link_id}"
+    return f"{base}/hosted?{urlencode({'token': execution.token})}"
 
 
 class _Page:
@@ -87,7 +93,7 @@ class _Page:
 
     async def show(self, request: Request) -> Response:
         self._store.count_request("GET /hosted")
-        token = request.query_params.get("token", "")
+        token = request.path_params.get("link") or request.query_params.get("token", "")
         try:
             execution = self._store.find_by_token(token)
         except UnknownExecutionError:
@@ -120,7 +126,7 @@ class _Page:
         return _page(status, "Already finished", text, self._details(execution))
 
     def _details(self, execution: Execution) -> str:
-        status = execution.status_at(self._store.clock.now())
+        status = transactionlink_word(execution.status_at(self._store.clock.now()), self._store.variants)
         return _DETAILS.substitute(name=escape(execution.definition_name), status=escape(status))
 
 

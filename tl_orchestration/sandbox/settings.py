@@ -1,4 +1,4 @@
-"""How a sandbox is set up: tokens, definitions, and the variants of what the documentation leaves open."""
+"""How a sandbox is set up: credentials, definitions, and the variants of what the documentation leaves open."""
 
 import re
 import time
@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from tl_orchestration.sandbox.checks import is_flag, is_object, is_text, is_whole, require, require_known
+from tl_orchestration.sandbox.checks import MOST_SECONDS, is_object, is_text, is_whole, require, require_known
+from tl_orchestration.sandbox.credentials import ApiKey, Key, Token, read_list
 from tl_orchestration.sandbox.definitions import SCRIPTED, Definition, merged
+from tl_orchestration.sandbox.variants import Value, checked
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 """The written form of a uuid; `uuid.UUID` would also take braces, `urn:` and missing hyphens."""
@@ -20,45 +22,16 @@ SANDBOX_JWT = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJ3b3Jrc3BhY2VJZCI6InNhbmRib
 """A value shaped like a JWT; it opens nothing but this sandbox."""
 
 
-@attrs.frozen
-class Token:
-    """
-    One accepted credential and its permissions.
-
-    Args:
-        value: an organization token (`tot_...`, sent raw) or else a JWT (sent as `Bearer <jwt>`).
-        can_run: may start executions.
-        can_view: may read and cancel executions.
-    """
-
-    value: str = attrs.field(repr=False)
-    can_run: bool = True
-    can_view: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse values of the wrong type: they come from files."""
-        # The value itself is kept out of the sentence: somebody may have written a real token here.
-        require(is_text(self.value), "a token's value must be a non-empty text", type(self.value).__name__)
-        require(is_flag(self.can_run), "can_run must be true or false", self.can_run)
-        require(is_flag(self.can_view), "can_view must be true or false", self.can_view)
-
-    @property
-    def header(self) -> str:
-        """The only value of the `Authorization` header that presents this token."""
-        return self.value if self.value.startswith("tot_") else f"Bearer {self.value}"
-
-
 def _tokens(given: Iterable[Any]) -> tuple[Token, ...]:
-    require(isinstance(given, list | tuple), "tokens must be a list", type(given).__name__)
-    tokens = []
-    for token in given:
-        if not isinstance(token, Token):
-            require(is_object(token), "a token must be a table", type(token).__name__)
-            require_known(token, ("value", "can_run", "can_view"))
-            require("value" in token, "a token must have a value", sorted(token))
-            token = Token(**token)
-        tokens.append(token)
-    return tuple(tokens)
+    return read_list(Token, "token", given)
+
+
+def _keys(given: Iterable[Any]) -> tuple[Key, ...]:
+    return read_list(Key, "key", given)
+
+
+def _api_keys(given: Iterable[Any]) -> tuple[ApiKey, ...]:
+    return read_list(ApiKey, "api_key", given)
 
 
 def _definitions(given: Mapping[str, Any]) -> Mapping[str, Definition]:
@@ -82,15 +55,20 @@ class SandboxSettings:
     The settings of one sandbox.
 
     Args:
-        tokens: accepted credentials; by default `tot_sandbox` (may do everything), `tot_sandbox_no_run`,
+        tokens: Transactionlink credentials; by default `tot_sandbox` (may do everything), `tot_sandbox_no_run`,
             `tot_sandbox_no_view` and `SANDBOX_JWT`.
+        keys: for `POST /auth/authorize`; by default `sandbox-key` with `sandbox-secret`.
+        token_lifetime: whole seconds that an authorization lasts.
+        api_keys: B3OS keys; by default `b3sk_sandbox` (read-write) and `b3sk_sandbox_read`.
+        organization_id: the B3OS organization that these keys belong to.
+        resume_secret: what a B3OS node is resumed with.
         definitions: by name, laid over the scripted ones: a `Definition`, or an object of fields to change.
         seed: makes ids repeat from run to run. Without one they are fresh, so that a client that remembers
             an id never meets another execution under it.
         workspace_id: a uuid, told in every answer.
-        cancel_finished: the answer to cancelling a finished execution: 200 or 400; undocumented.
-        link_in_status: whether the status answer of an interactive execution repeats `link` and `token`;
-            undocumented.
+        variants: readings of what is undocumented, by name (see `variants.TABLE`), where not the default.
+        cancel_finished: the variant of this name; one among `variants` goes before it.
+        link_in_status: likewise.
         public_url: base of the hosted page's links, where the request's own host is not reachable for people.
         clock: gives epoch seconds.
 
@@ -107,9 +85,18 @@ class SandboxSettings:
             Token(SANDBOX_JWT),
         ),
     )
+    keys: tuple[Key, ...] = attrs.field(converter=_keys, default=(Key("sandbox-key", "sandbox-secret"),))
+    token_lifetime: int = 3600
+    api_keys: tuple[ApiKey, ...] = attrs.field(
+        converter=_api_keys,
+        default=(ApiKey("b3sk_sandbox"), ApiKey("b3sk_sandbox_read", "read")),
+    )
+    organization_id: str = "org_sandbox"
+    resume_secret: str = attrs.field(default="sandbox-resume", repr=False)
     definitions: Mapping[str, Definition] = attrs.field(converter=_definitions, factory=dict)
     seed: int | None = None
     workspace_id: str = "3f0c1d52-7a54-4a0e-9d0b-5f1f6a2f9c11"
+    variants: Mapping[str, Value] = attrs.field(converter=checked, factory=dict)
     cancel_finished: int = 200
     link_in_status: bool = True
     public_url: str | None = attrs.field(converter=_public_url, default=None)
@@ -123,17 +110,31 @@ class SandboxSettings:
             "workspace_id must be a uuid",
             self.workspace_id,
         )
-        variant = self.cancel_finished
-        require(is_whole(variant) and variant in {200, 400}, "cancel_finished must be 200 or 400", variant)
-        require(is_flag(self.link_in_status), "link_in_status must be true or false", self.link_in_status)
+        lifetime = self.token_lifetime
+        require(is_whole(lifetime) and 1 <= lifetime <= MOST_SECONDS, "token_lifetime must be whole seconds", lifetime)
+        require(is_text(self.organization_id), "organization_id must be a non-empty text", self.organization_id)
+        # The value itself is kept out of the sentence, as with the other credentials.
+        require(
+            is_text(self.resume_secret), "resume_secret must be a non-empty text", type(self.resume_secret).__name__
+        )
+        checked(self._shorthands())
+
+    @property
+    def first_variants(self) -> dict[str, Value]:
+        """The variants to begin with, where not the default."""
+        return self._shorthands() | dict(self.variants)
+
+    def _shorthands(self) -> dict[str, Value]:
+        return {"cancel_finished": self.cancel_finished, "link_in_status": self.link_in_status}
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
         """
         Read settings from a TOML file: the fields of this class except `clock`.
 
-        `[[tokens]]` tables have `value`, `can_run`, `can_view`; `[definitions.NAME]` tables have the fields
-        of `Definition`, and `like`. A duration of `inf` means never.
+        `[[tokens]]`, `[[keys]]` and `[[api_keys]]` tables have the fields of `Token`, `Key` and `ApiKey`;
+        `[definitions.NAME]` tables have the fields of `Definition`, and `like`; `[variants]` has readings by
+        name. A duration of `inf` means never.
 
         Raises:
             OSError: the file cannot be read.

@@ -1,20 +1,24 @@
 """What the sandbox has committed: executions, and the ledger of every start, cancel and request."""
 
-import random
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
+from tl_orchestration.sandbox.b3os.book import Book
 from tl_orchestration.sandbox.clock import Clock
 from tl_orchestration.sandbox.definitions import Definition, merged
 from tl_orchestration.sandbox.evidence import Cancel, Start
-from tl_orchestration.sandbox.executions import Execution
+from tl_orchestration.sandbox.executions import Execution, begun
 from tl_orchestration.sandbox.faults import Faults
+from tl_orchestration.sandbox.ids import Streams
+from tl_orchestration.sandbox.legacy.cases import Cases
+from tl_orchestration.sandbox.legacy.sessions import Sessions
+from tl_orchestration.sandbox.services import CURRENT
 from tl_orchestration.sandbox.settings import SandboxSettings
+from tl_orchestration.sandbox.variants import Variants
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds from start to expiry where the request names none."""
@@ -58,14 +62,11 @@ class Store:
             self._starts: list[Start] = []
             self._cancels: list[Cancel] = []
             self._requests: Counter[str] = Counter()
-            # Streams of their own: how many errors or links were handed out does not shift the ids.
-            self._ids = self._stream("ids")
-            self._tokens = self._stream("tokens")
-            self._fingerprints = self._stream("fingerprints")
-
-    def _stream(self, name: str) -> random.Random:
-        seed = self.settings.seed
-        return random.Random(None if seed is None else f"{seed}/{name}")  # noqa: S311  # guards nothing real
+            self.ids = Streams(self.settings.seed)
+            self.variants = Variants(self.settings.first_variants)
+            self.sessions = Sessions(self.ids, self.settings.workspace_id)
+            self.cases = Cases(self.ids)
+            self.b3os = Book(self.ids)
 
     @property
     def definitions(self) -> dict[str, Definition]:
@@ -117,21 +118,32 @@ class Store:
     def fingerprint(self) -> str:
         """A new id of one error answer."""
         with self._lock:
-            return f"{self._fingerprints.getrandbits(64):016x}"
+            return self.ids.hex("fingerprints", 16)
 
     def start(
         self,
         name: str,
         *,
         parameters: Mapping[str, Any],
-        locale: str,
+        service: str = CURRENT,
+        locale: str | None = None,
         expires_at: float | None = None,
+        lifetime: float = DEFAULT_LIFETIME,
         record_id: str | None = None,
+        case_id: str | None = None,
+        execution_id: str | None = None,
+        phases: Mapping[str, float | None] | None = None,
+        details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         request: int = 0,
     ) -> Execution:
         """
-        Commit one start. There is no deduplication, as the service has none.
+        Commit one start. There is no deduplication here.
+
+        Args:
+            lifetime: seconds to the expiry where `expires_at` is `None`.
+            execution_id: its id, where the service does not choose it.
+            phases: seconds in each status before the script begins; `None`: for ever.
 
         Raises:
             UnknownDefinitionError: no definition has this name.
@@ -141,33 +153,35 @@ class Store:
             if definition is None:
                 raise UnknownDefinitionError(name)
             now = self.clock.now()
-            by_itself = definition.duration is not None and not definition.interactive
-            execution = Execution(
-                id=str(uuid.UUID(int=self._ids.getrandbits(128), version=4)),
+            execution = begun(
+                definition,
+                now,
+                phases or {},
+                id=execution_id or self.ids.uuid("ids"),
+                service=service,
                 definition_name=name,
-                definition=definition,
                 parameters=parameters,
                 locale=locale,
                 record_id=record_id,
-                started_at=now,
-                expires_at=now + DEFAULT_LIFETIME if expires_at is None else expires_at,
-                token=f"{self._tokens.getrandbits(192):048x}" if definition.interactive else None,
-                finishes_at=now + (definition.duration or 0) if by_itself else None,
-                active_status=definition.active_status,
-                decision=None if definition.interactive else definition.decision,
+                case_id=case_id,
+                expires_at=now + lifetime if expires_at is None else expires_at,
+                token=self.ids.hex("tokens", 48) if definition.interactive else None,
             )
             self._executions[execution.id] = execution
-            if execution.token is not None:
-                self._ids_by_token[execution.token] = execution.id
+            for opener in (execution.token, execution.link_id):
+                if opener is not None:
+                    self._ids_by_token[opener] = execution.id
             self._starts.append(
                 Start(
                     execution_id=execution.id,
                     definition=name,
                     time=now,
+                    service=service,
                     record_id=record_id,
                     locale=locale,
                     expires_at=expires_at,
                     parameters=parameters,
+                    details=dict(details or {}),
                     headers=dict(headers or {}),
                     request=request,
                 )
@@ -183,7 +197,7 @@ class Store:
                 raise UnknownExecutionError(execution_id) from None
 
     def find_by_token(self, token: str) -> Execution:
-        """The interactive execution whose hosted page this token opens. Raises `UnknownExecutionError`."""
+        """The interactive execution whose hosted page this token or link id opens. Raises `UnknownExecutionError`."""
         with self._lock:
             return self.find(self._ids_by_token.get(token, ""))
 
@@ -203,7 +217,7 @@ class Store:
                 )
             )
             if active:
-                self._executions[execution_id] = execution.forced("CANCELLED")
+                self._executions[execution_id] = execution.forced("CANCELLED", now)
             return active
 
     def decide(self, token: str, decision: str) -> Execution:
@@ -231,7 +245,7 @@ class Store:
         with self._lock:
             execution = self.find(execution_id)
             if "status" in changes:
-                execution = execution.forced(changes["status"])
+                execution = execution.forced(changes["status"], self.clock.now())
             if "result" in changes:
                 execution = attrs.evolve(execution, result=changes["result"], result_forced=True)
             self._executions[execution_id] = execution

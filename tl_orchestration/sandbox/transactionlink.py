@@ -1,53 +1,50 @@
 """
 The current Transactionlink API: `/workflows` and what is under it.
 
+Status and result have the same paths in the legacy API: an execution that was started there answers in its form
+(see the variant `status_shape`). B3OS executions are not found here.
+
 Where the public documentation says nothing, this copy has to choose: error codes begin with `SANDBOX_`,
-`origin` is `API`, `executionType` is `BACKGROUND` also for interactive executions, and the statuses beyond
-`RUNNING` and `COMPLETED` have their likely spelling. A client must rely on none of these.
+`origin` is `API`, and the statuses beyond `RUNNING` and `COMPLETED` have their likely spelling. What it leaves
+open in more than one way is a variant (see `variants`). A client must rely on none of these.
 """
 
+import math
 from typing import Any
 
-import attrs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tl_orchestration.sandbox.access import admit
 from tl_orchestration.sandbox.answers import JsonAnswer, RefusedError
-from tl_orchestration.sandbox.checks import is_object, is_text, read_object, require
-from tl_orchestration.sandbox.clock import to_epoch, to_text
-from tl_orchestration.sandbox.endpoints import step_route
+from tl_orchestration.sandbox.clock import to_text
+from tl_orchestration.sandbox.endpoints import Steps, Subject, member_of_body
+from tl_orchestration.sandbox.evidence import headers_of_interest
 from tl_orchestration.sandbox.executions import Execution
 from tl_orchestration.sandbox.hosted import hosted_link
-from tl_orchestration.sandbox.settings import UUID
+from tl_orchestration.sandbox.legacy.forms import legacy_result, legacy_status
+from tl_orchestration.sandbox.services import B3OS, CURRENT, LEGACY
 from tl_orchestration.sandbox.store import Store, UnknownDefinitionError, UnknownExecutionError
-
-SHORTEST_LIFETIME = 30 * 60
-LONGEST_LIFETIME = 30 * 24 * 3600
-"""Bounds of `expiresAt`, in seconds from now."""
-
-_HEADERS_OF_INTEREST = ("accept", "content-type", "traceparent", "user-agent", "x-request-id")
+from tl_orchestration.sandbox.transactionlink_body import read_start
+from tl_orchestration.sandbox.versions import form_of
+from tl_orchestration.sandbox.words import transactionlink_word
 
 
 def routes(store: Store) -> list[Route]:
     """The routes of this API over one store."""
-    api = _Api(store)
+    api, steps = _Api(store), Steps(store)
     one = "/workflows/{id}"
     return [
-        step_route(store, "POST", "/workflows", "start", api.start, _definition_in_body),
-        step_route(store, "GET", one, "status", api.status, api.definition_of),
-        step_route(store, "GET", f"{one}/result", "result", api.result, api.definition_of),
-        step_route(store, "POST", f"{one}/cancel", "cancel", api.cancel, api.definition_of),
+        steps.route("POST", "/workflows", "start", api.start, _subject_of_start),
+        steps.route("GET", one, "status", api.status, api.subject_of),
+        steps.route("GET", f"{one}/result", "result", api.result, api.subject_of),
+        steps.route("POST", f"{one}/cancel", "cancel", api.cancel, api.subject_of),
     ]
 
 
-@attrs.frozen(kw_only=True)
-class _StartBody:
-    definition: str
-    locale: str
-    parameters: dict[str, Any]
-    expires_at: float | None
-    record_id: str | None
+async def _subject_of_start(request: Request) -> Subject:
+    return Subject(CURRENT, await member_of_body(request, "workflowDefinitionId"))
 
 
 class _Api:
@@ -55,19 +52,23 @@ class _Api:
         self._store = store
 
     async def start(self, request: Request) -> Response:
-        self._authorize(request, "can_run")
+        store = self._store
+        admit(store, request, "can_run")
         try:
-            body = _read_start(await request.body(), self._store.clock.now())
+            body = read_start(await request.body(), store.clock.now(), store.variants)
         except ValueError as error:
             raise RefusedError(400, "INVALID_REQUEST", str(error)) from error
+        refusal = store.variants["unknown_record"]
+        if body.record_id is not None and refusal != "taken" and body.record_id not in store.cases.cases:
+            raise RefusedError(refusal, "NOT_FOUND", f"Record {body.record_id} not found")
         try:
-            execution = self._store.start(
+            execution = store.start(
                 body.definition,
                 parameters=body.parameters,
                 locale=body.locale,
                 expires_at=body.expires_at,
                 record_id=body.record_id,
-                headers={name: request.headers[name] for name in _HEADERS_OF_INTEREST if name in request.headers},
+                headers=headers_of_interest(request.headers),
                 request=request.state.number,
             )
         except UnknownDefinitionError as error:
@@ -76,48 +77,58 @@ class _Api:
         return JsonAnswer(self._described(execution, request, with_link=True))
 
     async def status(self, request: Request) -> Response:
-        self._authorize(request, "can_view")
+        admit(self._store, request, "can_view")
         execution = self._find(request)
-        return JsonAnswer(self._described(execution, request, with_link=self._store.settings.link_in_status))
+        form = form_of(self._store, request, execution)
+        if form != "current":
+            return JsonAnswer(legacy_status(self._store, execution, form))
+        return JsonAnswer(self._described(execution, request, with_link=self._store.variants["link_in_status"]))
 
     async def result(self, request: Request) -> Response:
-        self._authorize(request, "can_view")
-        result = self._find(request).result_at(self._store.clock.now())
+        admit(self._store, request, "can_view")
+        execution, now = self._find(request), self._store.clock.now()
+        result = execution.result_at(now)
         if result is None:
-            raise RefusedError(404, "NOT_FOUND", "Workflow result not available")
-        return JsonAnswer(result)
+            name = "result_of_failed" if execution.is_finished_at(now) else "result_not_ready"
+            status = self._store.variants[name]
+            if status != 200:
+                raise RefusedError(status, "NOT_FOUND", "Workflow result not available")
+            result = {}
+        form = form_of(self._store, request, execution)
+        return JsonAnswer(result if form == "current" else legacy_result(self._store, execution, form, result))
 
     async def cancel(self, request: Request) -> Response:
-        self._authorize(request, "can_view")
+        admit(self._store, request, "can_view")
         execution = self._find(request)
+        variants = self._store.variants
+        if execution.service == LEGACY and variants["legacy_cancel"] == "absent":
+            raise RefusedError(404, "NOT_FOUND", f"Workflow {execution.id} not found")
         took_effect = self._store.cancel(execution.id, request.state.number)
-        if not took_effect and self._store.settings.cancel_finished != 200:
-            raise RefusedError(self._store.settings.cancel_finished, "FINISHED", "Workflow is already finished")
-        return Response(status_code=200)
+        if not took_effect and variants["cancel_finished"] != 200:
+            raise RefusedError(variants["cancel_finished"], "FINISHED", "Workflow is already finished")
+        if variants["cancel_answer"] == "200-json":
+            return JsonAnswer(self._described(self._find(request), request, with_link=False))
+        return Response(status_code=204 if variants["cancel_answer"] == "204-empty" else 200)
 
-    async def definition_of(self, request: Request) -> str | None:
+    async def subject_of(self, request: Request) -> Subject:
         try:
-            return self._store.find(request.path_params["id"]).definition_name
-        except UnknownExecutionError:
-            return None
-
-    def _authorize(self, request: Request, permission: str) -> None:
-        given = request.headers.get("authorization")
-        for token in self._store.settings.tokens:
-            if token.header == given:
-                if getattr(token, permission):
-                    return
-                raise RefusedError(403, "FORBIDDEN", "Missing permission for this operation")
-        raise RefusedError(401, "UNAUTHORIZED", "JWT token missing or invalid")
+            execution = self._find(request)
+        except RefusedError:
+            return Subject(CURRENT)
+        return Subject(execution.service, execution.definition_name)
 
     def _find(self, request: Request) -> Execution:
         execution_id = request.path_params["id"]
         try:
-            return self._store.find(execution_id)
-        except UnknownExecutionError as error:
-            raise RefusedError(404, "NOT_FOUND", f"Workflow {execution_id} not found") from error
+            execution = self._store.find(execution_id)
+        except UnknownExecutionError:
+            execution = None
+        if execution is None or execution.service == B3OS:
+            raise RefusedError(404, "NOT_FOUND", f"Workflow {execution_id} not found")
+        return execution
 
     def _described(self, execution: Execution, request: Request, *, with_link: bool) -> dict[str, Any]:
+        variants = self._store.variants
         answer: dict[str, Any] = {
             "id": execution.id,
             "workspaceId": self._store.settings.workspace_id,
@@ -125,62 +136,22 @@ class _Api:
             "parameters": execution.parameters,
             "name": execution.definition_name,
             "revision": execution.definition.revision,
-            "status": execution.status_at(self._store.clock.now()),
-            "locale": execution.locale,
-            "expiresAt": to_text(execution.expires_at),
+            "status": transactionlink_word(execution.status_at(self._store.clock.now()), variants),
             "uiOptions": {},
-            "executionType": "BACKGROUND",
             "executionVersion": 1,
-            "origin": "API",
         }
+        kind = "BACKGROUND" if execution.token is None else variants["interactive_execution_type"]
+        if kind != "absent":
+            answer["executionType"] = kind
+        if variants["origin_in_answer"]:
+            answer["origin"] = "API"
+        if execution.locale is not None:
+            answer["locale"] = execution.locale
+        if math.isfinite(execution.expires_at):
+            answer["expiresAt"] = to_text(execution.expires_at, variants["timestamps"])
         if execution.record_id is not None:
             answer["recordId"] = execution.record_id
         if execution.token is not None and with_link:
-            answer["link"] = hosted_link(self._store.settings, request, execution.token)
+            answer["link"] = hosted_link(self._store, request, execution)
             answer["token"] = execution.token
         return answer
-
-
-async def _definition_in_body(request: Request) -> str | None:
-    try:
-        definition = read_object(await request.body()).get("workflowDefinitionId")
-    except ValueError:
-        return None
-    return definition if isinstance(definition, str) else None
-
-
-def _read_start(raw: bytes, now: float) -> _StartBody:
-    """
-    Check the body of a start. Raises `ValueError` with the sentence for the answer.
-
-    Absent `parameters` are taken as none: the vendor's own sample leaves them out.
-    """
-    body = read_object(raw)
-    definition: Any = body.get("workflowDefinitionId")
-    locale: Any = body.get("locale")
-    parameters: Any = body.get("parameters", {})
-    record_id: Any = body.get("recordId")
-    require(is_text(definition), "workflowDefinitionId must be a non-empty string", definition)
-    require(is_text(locale), "locale must be a non-empty string", locale)
-    require(is_object(parameters), "parameters must be an object", parameters)
-    require(
-        record_id is None or (isinstance(record_id, str) and UUID.fullmatch(record_id) is not None),
-        "recordId must be a uuid",
-        record_id,
-    )
-    try:
-        expires_at = None if body.get("expiresAt") is None else to_epoch(body["expiresAt"])
-    except ValueError as error:
-        raise ValueError(f"expiresAt is {error}") from error
-    require(
-        expires_at is None or SHORTEST_LIFETIME <= expires_at - now <= LONGEST_LIFETIME,
-        "expiresAt must be between 30 minutes and 30 days from now",
-        body.get("expiresAt"),
-    )
-    return _StartBody(
-        definition=definition,
-        locale=locale,
-        parameters=parameters,
-        expires_at=expires_at,
-        record_id=record_id,
-    )

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from attrs import field, frozen
 
 from tl_orchestration.answers import json_object, refusal, usable_id
-from tl_orchestration.errors import InvalidAnswer, NoResult, ResultNotReady, TransactionlinkError
+from tl_orchestration.credentials import Credentials
+from tl_orchestration.errors import InvalidRequest, NoResult, ResultNotReady, TransactionlinkError
 from tl_orchestration.exchange import Flow, Operation, Request, Response, Send
 from tl_orchestration.models import Execution, Handle, RunRequest
-from tl_orchestration.secret import Secret
+from tl_orchestration.services.reading import in_workspace, same_execution, secret, status_literal, text
+from tl_orchestration.services.service import NOTHING, Service
+from tl_orchestration.settings import Settings
 from tl_orchestration.status import TRANSACTIONLINK_LITERALS, StatusMap, meaning
 
 _CAN_RUN = "the permission can_run on the workflow definition"
@@ -22,7 +25,7 @@ _CAN_VIEW = "the permission can_view_workspace on the workspace"
 
 
 @frozen
-class Transactionlink:
+class Transactionlink(Service):
     """
     Verbs of the current API.
 
@@ -41,7 +44,21 @@ class Transactionlink:
     status_map: StatusMap = field(factory=dict)
     workspace_id: str | None = None
 
-    def run(self, request: RunRequest, expires_at: datetime, send: Send) -> Flow[Execution]:
+    @classmethod
+    def configured(cls, credentials: Credentials, settings: Settings, now: Callable[[], float]) -> Self:
+        return cls(now=now, accept=settings.accept, status_map=settings.status_map, workspace_id=settings.workspace_id)
+
+    def for_request(self, request: RunRequest) -> Self:
+        if request.options is not None:
+            raise InvalidRequest(f"The service {self.name} takes no options, but the request has some.")
+        return self
+
+    def expiry(self, request: RunRequest, now: float, timeout: float) -> datetime | None:
+        return request.expiry(now, timeout)
+
+    def run(
+        self, request: RunRequest, expires_at: datetime | None, send: Send, known: Mapping[str, str] = NOTHING
+    ) -> Flow[Execution]:
         """
         POST /workflows. The answer of an interactive execution also has ``link`` and ``token``.
         """
@@ -49,23 +66,16 @@ class Transactionlink:
             "workflowDefinitionId": request.workflow_definition_id,
             "locale": request.locale,
             "parameters": request.parameters,
-            "expiresAt": wire_time(expires_at),
         }
+        if expires_at is not None:
+            body["expiresAt"] = wire_time(expires_at)
         if request.record_id is not None:
             body["recordId"] = request.record_id
         post = Request("run", "POST", "/workflows", json=body, accept=self.accept, repeatable=False)
         response = yield from send(post)
         if not response.is_success:
             raise self._refusal(response, post, f"workflow definition {request.workflow_definition_id}", _CAN_RUN)
-        execution = self._execution(response, post)
-        if self.workspace_id and execution.workspace_id and execution.workspace_id != self.workspace_id:
-            raise InvalidAnswer(
-                f"Execution {execution.id} was started in workspace {execution.workspace_id}, but this connection is"
-                f" set to workspace {self.workspace_id}.",
-                execution_id=execution.id,
-                status_code=response.status,
-            )
-        return execution
+        return in_workspace(self._execution(response, post), self.workspace_id, response)
 
     def poll(self, execution_id: str, send: Send) -> Flow[Execution]:
         """
@@ -75,14 +85,7 @@ class Transactionlink:
         response = yield from send(get)
         if not response.is_success:
             raise self._refusal(response, get, f"execution {execution_id}", _CAN_VIEW).about(execution_id)
-        execution = self._execution(response, get)
-        if execution.id != execution_id:
-            raise InvalidAnswer(
-                f"The service answered the poll of execution {execution_id} with another execution.",
-                execution_id=execution_id,
-                status_code=response.status,
-            )
-        return execution
+        return same_execution(self._execution(response, get), execution_id, response)
 
     def result(self, execution_id: str, send: Send) -> Flow[dict[str, Any]]:
         """
@@ -143,29 +146,21 @@ class Transactionlink:
     def _execution(self, response: Response, request: Request) -> Execution:
         document = json_object(response, request)
         identifier = usable_id(document, response, request)
-        raw_status = document.get("status")
-        if request.operation == "run" and raw_status is None:
-            raw_status = ""  # the id is what a start must not lose; the first poll tells the status
-        elif not isinstance(raw_status, str) or not raw_status.strip() or len(raw_status) > 64:
-            raise InvalidAnswer(
-                f"The service answered {request.operation} of execution {identifier} without a usable status.",
-                execution_id=identifier,
-                status_code=response.status,
-            )
+        raw_status = status_literal(document, identifier, response, request)
         expires_at = read_time(document.get("expiresAt"))
         return Execution(
             id=identifier,
             status=meaning(raw_status, TRANSACTIONLINK_LITERALS, self.status_map),
             raw_status=raw_status,
             service=self.name,
-            workflow_definition_id=_text(document, "workflowDefinitionId"),
-            name=_text(document, "name"),
-            revision=_text(document, "revision"),
-            workspace_id=_text(document, "workspaceId"),
-            record_id=_text(document, "recordId") or _text(document, "caseId"),
+            workflow_definition_id=text(document, "workflowDefinitionId"),
+            name=text(document, "name"),
+            revision=text(document, "revision"),
+            workspace_id=text(document, "workspaceId"),
+            record_id=text(document, "recordId") or text(document, "caseId"),
             expires_at=expires_at,
-            link=_secret(document, "link"),
-            token=_secret(document, "token"),
+            link=secret(document, "link"),
+            token=secret(document, "token"),
             handle=Handle(
                 execution_id=identifier,
                 service=self.name,
@@ -192,13 +187,3 @@ def read_time(value: object) -> datetime | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _text(document: Mapping[str, Any], name: str) -> str | None:
-    value = document.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _secret(document: Mapping[str, Any], name: str) -> Secret | None:
-    value = _text(document, name)
-    return Secret(value) if value else None

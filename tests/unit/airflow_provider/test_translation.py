@@ -121,7 +121,7 @@ def test_provider_info_fits_airflows_schema() -> None:
     from pathlib import Path
 
     import airflow
-    from jsonschema import validate
+    from jsonschema import validate  # type: ignore[import-untyped]  # Airflow brings it, without types
 
     from airflow_provider.provider_info import get_provider_info
 

@@ -1,0 +1,39 @@
+"""
+What tests share: one sandbox for the whole session, fresh for each test that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.remote import Remote
+from tl_orchestration.sandbox import SandboxServer
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[SandboxServer]:
+    """
+    A sandbox of the remote service, on a free port of this machine.
+    """
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _operator(sandbox_server: SandboxServer) -> Iterator[Remote]:
+    """
+    One connection to the sandbox's levers.
+    """
+    with Remote(sandbox_server.url) as remote:
+        yield remote
+
+
+@pytest.fixture
+def remote(_operator: Remote) -> Remote:
+    """
+    The sandbox as on its first day, with its own account of what reached it.
+    """
+    _operator.reset()
+    return _operator

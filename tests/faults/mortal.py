@@ -1,0 +1,264 @@
+"""
+Tries of a step in processes of their own, which can be killed at any point of the start protocol.
+
+The points are not in the product: they are every command that its flow yields, and every statement and commit that
+its ledger sends, seen from outside. A try that is let live tells the points that it passed; a later one dies at one.
+
+As a program, this reads one order a line and carries each out in a fork of itself, so that a try does not pay for
+imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, define, field, frozen
+from sqlalchemy import Engine, event
+
+from tests.remote import TOKEN, Remote
+from tl_orchestration import Client, OrganizationToken, RunRequest, Step
+from tl_orchestration.errors import TransactionlinkError
+from tl_orchestration.exchange import AppendEvent, Clock, Command, Request, Sleep
+from tl_orchestration.ledger import SqlLedger
+from tl_orchestration.settings import tls_context
+
+ROOT = Path(__file__).parents[2]
+#: The service has carried the start out, and its answer has not come yet.
+PENDING = "answer to run pending"
+#: By the locale the service's account tells the lives of a step apart; it is no part of what was asked for.
+LIVES = {"0": "en", "1": "de"}
+
+
+@frozen(kw_only=True)
+class Order:
+    """
+    One try.
+
+    Args:
+        ledger: URL of the ledger.
+        service: URL of the sandbox.
+        key: Names the step, and the definition that it runs.
+        generation: The step's life.
+        later: How much later than now the try believes it is, seconds.
+        dies_at: The point at which it is killed, counted from 0; None: it lives.
+    """
+
+    ledger: str
+    service: str
+    key: str
+    generation: str = "0"
+    later: float = 0.0
+    dies_at: int | None = None
+
+
+@define(kw_only=True)
+class Outcome:
+    """
+    What became of a try.
+
+    Args:
+        killed: Whether it died of SIGKILL; nothing else is known then.
+        execution_id: The execution that it ended with, or that its error names.
+        error: Class of the error that it ended with.
+        points: The points that it passed.
+    """
+
+    killed: bool = False
+    execution_id: str | None = None
+    reattached: bool = False
+    error: str | None = None
+    points: list[str] = field(factory=list)
+
+
+class Points:
+    """
+    Counts what is passed, and dies where it is told to.
+    """
+
+    def __init__(self, dies_at: int | None) -> None:
+        self._dies_at = dies_at
+        self.names: list[str] = []
+
+    def passing(self, name: str) -> None:
+        """Die here, if this is the point."""
+        if self.reached(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def reached(self, name: str) -> bool:
+        """Note a point; whether it is the one to die at."""
+        self.names.append(name)
+        return len(self.names) - 1 == self._dies_at
+
+
+class Mortal(Client):
+    """
+    A client that passes a point before and after each command, and for which sleeping takes no time.
+    """
+
+    def __init__(self, order: Order, points: Points, ledger: SqlLedger) -> None:
+        self._later = order.later
+        self._points = points
+        self._order = order
+        super().__init__(
+            OrganizationToken(TOKEN),
+            order.service,
+            ledger=ledger,
+            clock=Clock(now=lambda: time.time() + self._later, monotonic=lambda: time.monotonic() + self._later),
+        )
+
+    def _perform(self, command: Command, stop: Callable[[], bool] | None) -> Any:
+        if isinstance(command, Sleep):
+            self._later += command.seconds
+            return None
+        name = _name(command)
+        self._points.passing(f"before {name}")
+        if name == "run" and self._points.reached(PENDING):
+            threading.Thread(target=self._die_once_committed, daemon=True).start()
+        reply = super()._perform(command, stop)
+        self._points.passing(f"after {name}")
+        return reply
+
+    def _die_once_committed(self) -> None:
+        with Remote(self._order.service) as remote:
+            while not started(remote, self._order.key, self._order.generation):
+                time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _name(command: Command) -> str:
+    if isinstance(command, Request):
+        return command.operation
+    if isinstance(command, AppendEvent):
+        return f"append {command.event.state}"
+    return type(command).__name__
+
+
+def started(remote: Remote, key: str, generation: str) -> list[str]:
+    """
+    The executions that the service has started for one life of a step, by its own account.
+    """
+    return [
+        start["execution_id"]
+        for start in remote.starts()
+        if start["definition"] == key and start["locale"] == LIVES[generation]
+    ]
+
+
+def attempt(order: Order) -> Outcome:
+    """
+    Carry out a try in this process.
+    """
+    points = Points(order.dies_at)
+    ledger = SqlLedger(order.ledger, "mortal")
+    ledger.read(order.key)  # that the tables fit is no part of the protocol
+    _watch(points)
+    request = RunRequest(order.key, {"firstName": "Ada"}, locale=LIVES[order.generation])
+    outcome = Outcome(points=points.names)
+    with Mortal(order, points, ledger) as client:
+        try:
+            execution = client.run(request, Step(key=order.key, generation=order.generation))
+        except TransactionlinkError as error:
+            outcome.error, outcome.execution_id = type(error).__name__, error.execution_id
+        else:
+            outcome.execution_id, outcome.reattached = execution.id, execution.reattached
+    return outcome
+
+
+def _watch(points: Points) -> None:
+    def before(connection: Any, cursor: Any, statement: str, *arguments: Any) -> None:
+        points.passing(f"before {_summary(statement)}")
+
+    def after(connection: Any, cursor: Any, statement: str, *arguments: Any) -> None:
+        points.passing(f"after {_summary(statement)}")
+
+    def commit(connection: Any) -> None:
+        points.passing("before COMMIT")
+
+    event.listen(Engine, "before_cursor_execute", before)
+    event.listen(Engine, "after_cursor_execute", after)
+    event.listen(Engine, "commit", commit)
+
+
+def _summary(statement: str) -> str:
+    words = statement.split()
+    tables = [word for word in words if word.startswith("tl_ledger_") and "." not in word]
+    return f"{words[0]} {tables[0] if tables else ''}".strip()
+
+
+class Nursery:
+    """
+    The program below, from the side of a test.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def attempt(self, order: Order) -> Outcome:
+        """
+        Carry out a try in a process of its own.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self._process.stdin.flush()
+        return Outcome(**json.loads(self._process.stdout.readline()))
+
+
+@contextmanager
+def nursery() -> Iterator[Nursery]:
+    """
+    A process that makes tries.
+    """
+    command = [sys.executable, "-m", "tests.faults.mortal"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Nursery(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(10)
+
+
+def _in_a_fork(order: Order) -> Outcome:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w") as file:
+                json.dump(asdict(attempt(order)), file)
+            os._exit(0)
+        except BaseException as error:
+            sys.stderr.write(f"{order}: {error!r}\n")
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        told = file.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return Outcome(killed=True)
+    return Outcome(**json.loads(told)) if told else Outcome(error="crash")
+
+
+def _main() -> None:
+    # What would cost every fork the same again.
+    tls_context(None, None)
+    SqlLedger("postgresql://somebody@somewhere/else")
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(asdict(_in_a_fork(Order(**json.loads(line))))) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main()

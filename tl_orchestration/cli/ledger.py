@@ -1,0 +1,301 @@
+"""
+``tl ledger``: what a SQL ledger holds, what a person may tell it, and what it may forget. Each command returns its
+exit code.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tl_orchestration.cli import stores
+from tl_orchestration.cli.arguments import Command
+from tl_orchestration.cli.durations import duration
+from tl_orchestration.cli.outcomes import SUCCESS
+from tl_orchestration.cli.output import answer_json, answer_lines, printable, tell
+from tl_orchestration.cli.settings import verbose_option
+from tl_orchestration.errors import LedgerError
+from tl_orchestration.ledger.entry import UNDECIDED, State
+
+if TYPE_CHECKING:
+    from tl_orchestration.database.engine import Database
+    from tl_orchestration.ledger.entry import Entry
+    from tl_orchestration.ledger.records import Line, Record
+
+_namespace_option = click.option(
+    "--namespace", metavar="NAME", help="Which service, where more than one has the key; `tl ledger list` shows it."
+)
+_reason_option = click.option(
+    "--reason", required=True, metavar="TEXT", help="How it is known, for the trail. Must not be personal."
+)
+
+
+@click.group()
+def ledger() -> None:
+    """
+    Look into a SQL ledger, and settle starts of unknown fate.
+    """
+
+
+@ledger.command("list", cls=Command)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State], case_sensitive=False),
+    help="Only entries in this state; may be given more than once.",
+)
+@click.option("--older-than", type=duration, help="Only entries unchanged for so long: 10m, 90d.")
+@_namespace_option
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@stores.url_option
+@stores.json_option
+@verbose_option
+def list_entries(
+    states: tuple[str, ...],
+    older_than: float | None,
+    namespace: str | None,
+    limit: int,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """
+    List entries, the longest unchanged first.
+    """
+    database, now = stores.database(url), time.time()
+    from tl_orchestration.ledger.records import Records
+
+    found = Records(database).matching(
+        states=[State(state) for state in states],
+        unchanged_since=None if older_than is None else now - older_than,
+        namespace=namespace,
+        limit=limit + 1,
+    )
+    shown, more = found[:limit], len(found) > limit
+    if as_json:
+        answer_json({"entries": [_record_json(record) for record in shown], "more": more})
+        return SUCCESS
+    for record in shown:
+        entry = record.entry
+        row = f"{entry.state:<17}{_age(now - entry.changed_at):>5}  {entry.execution_id or '-':<36}  {record.key}"
+        click.echo(printable(f"{row}  {record.namespace}"))
+    if more:
+        tell(f"There are more than {limit}: --limit shows more of them, --state and --older-than fewer.")
+    return SUCCESS
+
+
+@ledger.command(cls=Command)
+@click.argument("key")
+@_namespace_option
+@stores.url_option
+@stores.json_option
+@verbose_option
+def show(key: str, namespace: str | None, url: str | None, as_json: bool) -> int:
+    """
+    Show the entry of KEY and how it came about.
+    """
+    database = stores.database(url)
+    from tl_orchestration.ledger.records import Records
+
+    record = _one(database, key, namespace)
+    trail = Records(database).trail(record)
+    if as_json:
+        answer_json({**_record_json(record), "trail": [_line_json(line) for line in trail]})
+        return SUCCESS
+    entry = record.entry
+    ending = f"{entry.status} ({entry.raw_status})" if entry.status else None
+    answer_lines(
+        [
+            ("key", record.key),
+            ("namespace", record.namespace),
+            ("state", entry.state),
+            ("execution", _execution(entry)),
+            ("ended", ending),
+            ("suspects", " ".join(entry.suspects)),
+            ("former", entry.former),
+            ("generation", entry.generation),
+            ("attempt", str(entry.attempt)),
+            ("changed", _moment(entry.changed_at)),
+            ("deadline", _moment(entry.deadline)),
+            ("expires", _moment(entry.expires_at)),
+            ("reason", entry.reason),
+        ]
+    )
+    for line in trail:
+        said = " ".join(part for part in (line.state, line.execution_id, line.reason and f'"{line.reason}"') if part)
+        click.echo(printable(f"{_moment(line.time)}  {line.action:<11}  {said}  by {line.actor}"))
+    if entry.state in UNDECIDED:
+        tell(
+            f"Look for it in the vendor's dashboard. If it runs: `tl ledger adopt {shlex.quote(key)} EXECUTION_ID"
+            f" --reason TEXT`; if it does not: `tl ledger not-started {shlex.quote(key)} --reason TEXT`."
+        )
+    return SUCCESS
+
+
+@ledger.command(cls=Command)
+@click.argument("key")
+@click.argument("execution_id")
+@_reason_option
+@stores.actor_option
+@_namespace_option
+@stores.url_option
+@stores.json_option
+@verbose_option
+def adopt(
+    key: str,
+    execution_id: str,
+    reason: str,
+    actor: str | None,
+    namespace: str | None,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """
+    Say which execution an unknown start made.
+
+    The next try for KEY goes on with EXECUTION_ID.
+    """
+    database = stores.database(url)
+    from tl_orchestration.ledger import verdicts
+    from tl_orchestration.ledger.sql import Record, SqlLedger
+
+    record = _one(database, key, namespace)
+    entry = verdicts.adopt(
+        SqlLedger(database, record.namespace),
+        key,
+        execution_id,
+        reason=reason,
+        actor=stores.acting(actor),
+        now=time.time(),
+    )
+    return _said(Record(record.namespace, key, entry), as_json, f"The next try goes on with execution {execution_id}.")
+
+
+@ledger.command("not-started", cls=Command)
+@click.argument("key")
+@_reason_option
+@stores.actor_option
+@_namespace_option
+@stores.url_option
+@stores.json_option
+@verbose_option
+def not_started(key: str, reason: str, actor: str | None, namespace: str | None, url: str | None, as_json: bool) -> int:
+    """
+    Say that an unknown start made nothing.
+
+    The next try for KEY starts.
+    """
+    database = stores.database(url)
+    from tl_orchestration.ledger import verdicts
+    from tl_orchestration.ledger.sql import Record, SqlLedger
+
+    record = _one(database, key, namespace)
+    entry = verdicts.not_started(
+        SqlLedger(database, record.namespace), key, reason=reason, actor=stores.acting(actor), now=time.time()
+    )
+    return _said(Record(record.namespace, key, entry), as_json, "The next try starts.")
+
+
+@ledger.command(cls=Command)
+@click.option("--older-than", type=duration, required=True, help="Only entries unchanged for so long: 90d.")
+@click.option("--key", metavar="KEY", help="Only this one.")
+@stores.actor_option
+@_namespace_option
+@stores.url_option
+@stores.json_option
+@verbose_option
+def purge(
+    older_than: float, key: str | None, actor: str | None, namespace: str | None, url: str | None, as_json: bool
+) -> int:
+    """
+    Forget old entries; their keys stay used.
+
+    Only settled and rejected entries are purged, with their trails. A later start with such a key is refused.
+    """
+    database, now = stores.database(url), time.time()
+    from tl_orchestration.ledger.records import Records
+
+    purged = Records(database).purge(
+        unchanged_since=now - older_than, actor=stores.acting(actor), now=now, key=key, namespace=namespace
+    )
+    if as_json:
+        answer_json({"purged": purged})
+    else:
+        tell(f"{purged} {'entry was' if purged == 1 else 'entries were'} purged.")
+    return SUCCESS
+
+
+def _one(database: Database, key: str, namespace: str | None) -> Record:
+    from tl_orchestration.ledger.records import Records
+
+    found = Records(database).find(key, namespace)
+    if not found:
+        raise LedgerError(f"The ledger holds nothing for {key}{f' in {namespace}' if namespace else ''}.")
+    if len(found) > 1:
+        names = ", ".join(record.namespace or '""' for record in found)
+        raise click.UsageError(f"More than one service has this key; say which with --namespace: {names}.")
+    return found[0]
+
+
+def _said(record: Record, as_json: bool, sentence: str) -> int:
+    if as_json:
+        answer_json(_record_json(record))
+    else:
+        tell(f"Recorded. {sentence} In Airflow, clear the failed task.")
+    return SUCCESS
+
+
+def _execution(entry: Entry) -> str | None:
+    if entry.execution_id is None or not entry.adopted:
+        return entry.execution_id
+    return f"{entry.execution_id} (adopted, {'not gone on with yet' if entry.consumed_by is None else 'gone on with'})"
+
+
+def _record_json(record: Record) -> dict[str, Any]:
+    entry = record.entry
+    return {
+        "namespace": record.namespace,
+        "key": record.key,
+        "state": entry.state.value,
+        "execution_id": entry.execution_id,
+        "generation": entry.generation,
+        "attempt": entry.attempt,
+        "restarts": entry.restarts,
+        "suspects": list(entry.suspects),
+        "former": entry.former,
+        "adopted": entry.adopted,
+        "status": entry.status,
+        "raw_status": entry.raw_status,
+        "reason": entry.reason,
+        "changed_at": _moment(entry.changed_at),
+        "deadline": _moment(entry.deadline),
+        "expires_at": _moment(entry.expires_at),
+        "version": entry.version,
+    }
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    return {
+        "time": _moment(line.time),
+        "action": line.action,
+        "state": line.state.value,
+        "execution_id": line.execution_id,
+        "actor": line.actor,
+        "reason": line.reason,
+        "version": line.version,
+    }
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

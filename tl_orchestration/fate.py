@@ -1,0 +1,86 @@
+"""
+What a failed start means: nothing runs, or nobody knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+
+from tl_orchestration.errors import (
+    InvalidAnswer,
+    LedgerError,
+    NoAnswer,
+    ServerError,
+    StartOutcomeUnknown,
+    TransactionlinkError,
+)
+from tl_orchestration.exchange import AppendEvent, Clock, Flow
+from tl_orchestration.ledger.entry import Event, State
+
+log = logging.getLogger(__name__)
+
+
+def is_unknown_fate(error: TransactionlinkError) -> bool:
+    """
+    Whether the service may have carried out a start that failed with this error.
+
+    A definite refusal (4xx) did not start; neither did a request of which nothing was sent. Every 5xx, broken answer
+    and time-out after sending may have.
+    """
+    if isinstance(error, NoAnswer):
+        return error.sent
+    return isinstance(error, ServerError | InvalidAnswer)
+
+
+def unknown_start(
+    key: str | None, execution_id: str | None, who: str, *, repeated: bool = False
+) -> StartOutcomeUnknown:
+    """
+    The error for a start of unknown fate, with the way out.
+
+    Args:
+        repeated: Whether it was sent more than once, with the same idempotency key.
+    """
+    found = f" The service named execution {execution_id}." if execution_id else ""
+    name = shlex.quote(key or "")
+    way_out = (
+        f" Look for it in the vendor's dashboard, then tell the ledger: `tl ledger adopt {name} EXECUTION_ID --reason"
+        f" TEXT` if it runs, `tl ledger not-started {name} --reason TEXT` if it does not."
+        if key
+        else " Look for it in the vendor's dashboard before you run it again."
+    )
+    return StartOutcomeUnknown(
+        f"{who} may or may not have started an execution: the service's answer never arrived.{found} "
+        + ("It was repeated only with the same idempotency key." if repeated else "Nothing was repeated.")
+        + way_out,
+        key=key,
+        execution_id=execution_id,
+    )
+
+
+def record_failure(error: TransactionlinkError, key: str, clock: Clock, *, unknown: bool, repeated: bool) -> Flow[None]:
+    """
+    Record what came of a start: REJECTED, or UNKNOWN.
+
+    Raises:
+        StartOutcomeUnknown: The latter.
+    """
+    event = Event(
+        state=State.UNKNOWN if unknown else State.REJECTED,
+        at=clock.now(),
+        execution_id=error.execution_id,
+        reason=type(error).__name__,
+    )
+    try:
+        yield AppendEvent(key, event)
+    except LedgerError:
+        log.warning(
+            "Step %s: %s could not be recorded; its intent is, and a later try takes that for an unknown fate.",
+            key,
+            event.state,
+        )
+    if not unknown:
+        return
+    who = f"This try of the step failed ({error.message}) and"
+    raise unknown_start(key, error.execution_id, who, repeated=repeated) from error

@@ -1,0 +1,240 @@
+"""
+A ledger in a SQL database, which any number of processes share. It also keeps a trail of who wrote what, and why.
+
+Writes are compare-and-set: an entry is inserted only where there is none, and updated only where its version is still
+the one that was read. Entry and trail are written in one transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+from sqlalchemy import URL, Connection, Engine, Select, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tl_orchestration.database.engine import Database
+from tl_orchestration.database.tables import entries, trail
+from tl_orchestration.errors import InvalidRequest, LedgerError
+from tl_orchestration.ledger.entry import Entry, Event, State, fold
+
+#: Longest key, bytes of UTF-8. PostgreSQL's index takes no more, namespace included.
+LONGEST_KEY = 2000
+#: How often an append is folded anew because somebody else wrote in between. Each time, somebody got further.
+_APPEND_TRIES = 100
+_VERDICTS = {State.STARTED: "adopt", State.REJECTED: "not-started", State.PURGED: "purge"}
+
+
+@frozen
+class Record:
+    """
+    An entry with its full name.
+    """
+
+    namespace: str
+    key: str
+    entry: Entry
+
+
+class SqlLedger:
+    """
+    Keeps entries in SQLite (one host) or PostgreSQL.
+
+    A SQLite file makes and upgrades its tables by itself; a PostgreSQL database needs ``tl db upgrade`` first, so that
+    whoever runs workflows needs no right to change tables. Nothing is opened before the first use.
+
+    Args:
+        url_or_engine: ``sqlite:///file.db``, ``postgresql+psycopg://user@host/database``, an engine of either, or a
+            database that is shared with others.
+        namespace: Keeps equal keys of several services apart. A client binds its own where none is given.
+        actor: Who writes, for the trail; by default process and host. Must not be personal.
+
+    Raises:
+        InvalidSettings: The URL cannot be used. Its password is in no message.
+    """
+
+    #: A process that has lost its step can still write; so a claim is compared, and a fresh intent may be somebody's.
+    fenced = False
+
+    def __init__(
+        self, url_or_engine: str | URL | Engine | Database, namespace: str = "", *, actor: str | None = None
+    ) -> None:
+        self.database = url_or_engine if isinstance(url_or_engine, Database) else Database(url_or_engine)
+        self.namespace = namespace
+        self._actor = actor
+
+    def __repr__(self) -> str:
+        return f"<SqlLedger {self.database.address} namespace={self.namespace!r}>"
+
+    def for_namespace(self, namespace: str) -> SqlLedger:
+        """
+        The same store, bound to a namespace. A ledger that is bound already stays as it is.
+        """
+        return self if self.namespace else SqlLedger(self.database, namespace, actor=self._actor)
+
+    def close(self) -> None:
+        """
+        Close the connections. The ledger can be used again.
+        """
+        self.database.close()
+
+    def read(self, key: str) -> Entry | None:
+        """
+        The entry as last written, or None.
+
+        Raises:
+            InvalidRequest: Nothing can have this key.
+            LedgerError: The database cannot be reached, or needs an upgrade.
+        """
+        with self.database.reading() as connection:
+            return find(connection, self.namespace, _checked(key))
+
+    def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
+        """
+        Record an intent if the entry is still ``after`` (None: still absent).
+
+        Raises:
+            KeyPurged: The key was used up.
+            LedgerError: Somebody else wrote in between, or the database cannot be written.
+        """
+        entry = fold(after, intent)
+        with self.database.writing() as connection:
+            if not self._write(connection, _checked(key), entry, after):
+                raise LedgerError("Another caller has claimed this step in the meantime; read it again.")
+            self._note(connection, key, entry, intent)
+        return entry
+
+    def append(self, key: str, event: Event) -> Entry:
+        """
+        Fold one more event into the entry.
+
+        Raises:
+            LedgerError: The event cannot follow what the entry holds, or the database cannot be written.
+        """
+        for _ in range(_APPEND_TRIES):
+            found = self.read(key)
+            entry = fold(found, event)
+            with self.database.writing() as connection:
+                if self._write(connection, key, entry, found):
+                    self._note(connection, key, entry, event)
+                    return entry
+        raise LedgerError(f"{event.state} could not be recorded: other processes write to this entry all the time.")
+
+    def _write(self, connection: Connection, key: str, entry: Entry, after: Entry | None) -> bool:
+        """
+        Whether the entry was still the one that was read; only then it is written.
+        """
+        if after is None:
+            insert = sqlite.insert(entries) if self.database.is_sqlite else postgresql.insert(entries)
+            row = insert.values(namespace=self.namespace, key=key, **columns(entry))
+            once = row.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+            return connection.execute(once).rowcount == 1
+        return replace(connection, self.namespace, key, entry, after)
+
+    def _note(self, connection: Connection, key: str, entry: Entry, event: Event) -> None:
+        actor = event.actor or self._actor or f"process {os.getpid()} on {socket.gethostname()}"
+        note(connection, self.namespace, key, entry, event, actor)
+
+
+def find(connection: Connection, namespace: str, key: str) -> Entry | None:
+    """
+    The entry of a key.
+
+    Raises:
+        LedgerError: It was written by a version that this one does not understand.
+    """
+    found = read_records(connection, select_records().where(entries.c.namespace == namespace, entries.c.key == key))
+    return found[0].entry if found else None
+
+
+def select_records() -> Select[tuple[str, str, Any]]:
+    """
+    Everything, to be narrowed and given to :func:`read_records`.
+    """
+    return select(entries.c.namespace, entries.c.key, entries.c.document)
+
+
+def read_records(connection: Connection, query: Select[tuple[str, str, Any]]) -> list[Record]:
+    """
+    What a query finds.
+
+    Raises:
+        LedgerError: A document was damaged, or written by a version that this one does not understand.
+    """
+    try:
+        rows = connection.execute(query).all()
+    except ValueError:
+        raise LedgerError("A ledger entry cannot be read: it is not JSON.") from None
+    return [Record(namespace, key, _entry(document)) for namespace, key, document in rows]
+
+
+def _entry(document: object) -> Entry:
+    if not isinstance(document, Mapping):
+        raise LedgerError("A ledger entry cannot be read: it is not a JSON object.")
+    return Entry.from_dict(document)
+
+
+def replace(connection: Connection, namespace: str, key: str, entry: Entry, after: Entry) -> bool:
+    """
+    Write an entry over the one that was read. False, and nothing is written, if it is another by now.
+    """
+    update = (
+        entries.update()
+        .where(entries.c.namespace == namespace, entries.c.key == key, entries.c.version == after.version)
+        .values(**columns(entry))
+    )
+    return connection.execute(update).rowcount == 1
+
+
+def note(connection: Connection, namespace: str, key: str, entry: Entry, event: Event, actor: str) -> None:
+    """
+    Add what has just been written to the trail.
+    """
+    connection.execute(
+        trail.insert().values(
+            namespace=namespace,
+            key=key,
+            version=entry.version,
+            time=event.at,
+            state=event.state.value,
+            execution_id=event.execution_id,
+            actor=actor,
+            action=_action(event),
+            reason=event.reason,
+        )
+    )
+
+
+def columns(entry: Entry) -> dict[str, Any]:
+    """
+    An entry as the values of its row.
+    """
+    return {
+        "version": entry.version,
+        "state": entry.state.value,
+        "execution_id": entry.execution_id,
+        "generation": entry.generation,
+        "status": entry.status,
+        "changed_at": entry.changed_at,
+        "document": entry.to_dict(),
+    }
+
+
+def _action(event: Event) -> str:
+    if event.state is State.INTENT:
+        return "claim"
+    if event.consumed_by is not None:
+        return "take over"
+    return _VERDICTS.get(event.state, "record") if event.actor else "record"
+
+
+def _checked(key: str) -> str:
+    if not key or not key.isprintable() or len(key.encode()) > LONGEST_KEY:
+        raise InvalidRequest(f"A ledger key is printable text of 1 to {LONGEST_KEY} bytes.")
+    return key
+
+
+__all__ = ["LONGEST_KEY", "Record", "SqlLedger"]

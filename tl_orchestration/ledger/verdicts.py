@@ -1,0 +1,95 @@
+"""
+What a person may tell a ledger about a start of unknown fate. Works with every ledger.
+
+A verdict is about the entry that the person saw: if it has moved on since, the verdict is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tl_orchestration.answers import safe_id
+from tl_orchestration.claim import SETTLE_WINDOW, may_be_starting
+from tl_orchestration.errors import InvalidRequest, LedgerError
+from tl_orchestration.ledger import Ledger
+from tl_orchestration.ledger.entry import UNDECIDED, Entry, Event, State, purged
+
+
+def adopt(ledger: Ledger, key: str, execution_id: str, *, reason: str, actor: str, now: float) -> Entry:
+    """
+    Say that the start of unknown fate did start this execution: the step's next try goes on with it.
+
+    Args:
+        reason: Why this is known; must not be personal.
+        actor: Who says so.
+        now: Epoch seconds.
+
+    Raises:
+        InvalidRequest: That is no execution id, or there is no reason.
+        LedgerError: The step's fate is not unknown, or the entry has moved on.
+    """
+    if safe_id(execution_id) != execution_id:
+        raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
+    entry = _undecided(ledger, key, now)
+    event = Event(
+        state=State.STARTED,
+        at=now,
+        execution_id=execution_id,
+        adopted=True,
+        reason=_reason(reason),
+        actor=actor,
+        version=entry.version,
+    )
+    return ledger.append(key, event)
+
+
+def not_started(ledger: Ledger, key: str, *, reason: str, actor: str, now: float) -> Entry:
+    """
+    Say that the start of unknown fate started nothing: the step's next try starts.
+
+    Args:
+        reason: Why this is known; must not be personal.
+        actor: Who says so.
+        now: Epoch seconds.
+
+    Raises:
+        InvalidRequest: There is no reason.
+        LedgerError: The step's fate is not unknown, or the entry has moved on.
+    """
+    entry = _undecided(ledger, key, now)
+    event = Event(state=State.REJECTED, at=now, reason=_reason(reason), actor=actor, version=entry.version)
+    return ledger.append(key, event)
+
+
+def _undecided(ledger: Ledger, key: str, now: float) -> Entry:
+    entry = ledger.read(key)
+    if entry is None:
+        raise LedgerError(f"The ledger holds nothing for {key}: nothing was started with it.")
+    if entry.state is State.PURGED:
+        raise purged(entry)
+    if entry.state not in UNDECIDED:
+        raise LedgerError(f"There is nothing to decide about {key}: {_known(entry)}.")
+    if may_be_starting(entry, now, 0.0 if ledger.fenced else SETTLE_WINDOW):
+        settled = datetime.fromtimestamp(entry.changed_at + SETTLE_WINDOW, UTC).isoformat(timespec="seconds")
+        raise LedgerError(
+            f"A process may be starting {key} just now. If it is still undecided at {settled}, say it then."
+        )
+    return entry
+
+
+def _known(entry: Entry) -> str:
+    if entry.state is State.REJECTED:
+        return "it is known that nothing was started, and the next try starts"
+    if entry.state is State.SETTLED:
+        return f"it has started execution {entry.execution_id}, which has ended ({entry.status})"
+    return f"it is known that it has started execution {entry.execution_id}"
+
+
+def _reason(reason: str) -> str:
+    text = " ".join(reason.split())
+    if not text:
+        raise InvalidRequest("A verdict needs a reason: how is it known?")
+    return text
+
+
+__all__ = ["adopt", "not_started"]

@@ -1,0 +1,227 @@
+"""
+The third loop that drives flows: all waits of one client in one event loop.
+
+Flows that sleep lie in a heap by the time at which they go on, and a few workers, which live only while something is
+due, send what those ask for. So a wait costs a generator and a future instead of a task and a timer, and requests in
+flight are bounded before they reach httpx, whose pool slows down with the square of its queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from tl_orchestration.errors import TransactionlinkError, WaitInterrupted
+from tl_orchestration.exchange import Command, Flow, Request, Response, Sleep
+from tl_orchestration.models import Execution
+from tl_orchestration.pacing import Gate
+from tl_orchestration.retry import retry_after
+
+if TYPE_CHECKING:
+    from tl_orchestration.client import AsyncClient
+
+#: Pause of all polls after a 429 that names no time, seconds.
+UNNAMED_PAUSE = 1.0
+#: From so many entries on, a heap that cancelled waits have mostly left is made anew.
+_WORTH_SWEEPING = 64
+
+
+class Waiter:
+    """
+    One wait: its flow, where its outcome goes, the request that it asks for (None while it does not), and the task
+    that is at work for it.
+    """
+
+    __slots__ = ("context", "flow", "future", "request", "task")
+
+    def __init__(self, flow: Flow[Execution]) -> None:
+        self.flow = flow
+        self.future: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
+        self.context = copy_context()
+        self.request: Request | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def fail(self, error: Exception) -> None:
+        self.task = None
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Poller:
+    """
+    The waits of one event loop.
+    """
+
+    def __init__(self, client: AsyncClient, limit: float | None) -> None:
+        self._client = client
+        self._bound = client._settings.max_connections
+        self._gate = Gate(limit, client._rng)
+        self._waiters: set[Waiter] = set()
+        self._heap: list[tuple[float, int, Waiter]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._workers = 0
+
+    def admit(self, flow: Flow[Execution]) -> Waiter:
+        waiter = Waiter(flow)
+        self._step(waiter, None)
+        self._waiters.add(waiter)
+        self._dispatch()
+        return waiter
+
+    def dismiss(self, waiter: Waiter) -> None:
+        """
+        Forget a wait that is over or that nobody waits for any more. Its heap entry goes when it comes up.
+        """
+        self._waiters.discard(waiter)
+        if waiter.task is not None:
+            waiter.task.cancel()
+        if waiter.future.done() and not waiter.future.cancelled():
+            waiter.future.exception()  # else asyncio reports one that came together with a cancellation
+        waiter.flow.close()
+        del waiter.flow, waiter.context
+        if not self._waiters:
+            self._heap.clear()
+        elif len(self._heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):
+            self._heap = [entry for entry in self._heap if not entry[2].future.done()]
+            heapq.heapify(self._heap)
+        if not self._heap:
+            self._disarm()
+
+    def interrupt(self) -> None:
+        for waiter in self._waiters:
+            waiter.fail(
+                WaitInterrupted("The client was closed during the wait. The execution goes on; wait for it again.")
+            )
+        self._heap.clear()
+        self._disarm()
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        self.interrupt()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _step(self, waiter: Waiter, reply: Any, error: TransactionlinkError | None = None) -> None:
+        """
+        Let a flow go on, in the context of whoever waits, and put it where the next thing that it asks for is done.
+        """
+        waiter.request = waiter.task = None
+        if waiter.future.done():
+            return
+        flow, run = waiter.flow, waiter.context.run
+        try:
+            command: Command = run(flow.send, reply) if error is None else run(flow.throw, error)
+        except StopIteration as ended:
+            if not waiter.future.done():
+                waiter.future.set_result(ended.value)
+        except Exception as raised:
+            waiter.fail(raised)
+        except BaseException:  # a cancellation out of on_change, or the interpreter is told to exit
+            waiter.future.cancel()
+            raise
+        else:
+            if isinstance(command, Sleep):
+                self._push(waiter, command.seconds)
+            elif isinstance(command, Request):
+                waiter.request = command
+                self._push(waiter, 0.0)
+            else:
+                # A ledger may need the context of its user, and must not keep the workers from polling.
+                waiter.task = self._start(self._perform(waiter, command), waiter.context.copy())
+
+    def _push(self, waiter: Waiter, seconds: float) -> None:
+        due = asyncio.get_running_loop().time() + seconds
+        heapq.heappush(self._heap, (due, next(self._order), waiter))
+
+    def _start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard, context=context)
+        return task
+
+    def _dispatch(self) -> None:
+        """
+        Give workers what may leave now, and set the timer for what is next.
+        """
+        while self._workers < self._bound and (waiter := self._take()) is not None:
+            self._workers += 1
+            waiter.task = self._start(self._work(waiter), Context())
+        if not self._heap or self._workers >= self._bound:
+            return  # a worker that is done dispatches again
+        when = max(self._heap[0][0], self._gate.opens_at)
+        if self._timer is None or when < self._timer.when():
+            self._disarm()
+            self._timer = asyncio.get_running_loop().call_at(when, self._on_time, context=Context())
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take(self) -> Waiter | None:
+        """
+        A waiter whose request may leave now. Flows whose sleep is over come to their request on the way.
+        """
+        loop = asyncio.get_running_loop()
+        while self._heap and self._heap[0][0] <= loop.time():
+            if self._gate.opens_at > loop.time():
+                return None
+            waiter = heapq.heappop(self._heap)[2]
+            if waiter.future.done():
+                continue
+            if waiter.request is None:
+                self._step(waiter, None)
+            else:
+                self._gate.passed(loop.time())
+                return waiter
+        self._gate.drained(loop.time())
+        return None
+
+    async def _work(self, waiter: Waiter) -> None:
+        """
+        Serve one waiter after another for as long as anything is due.
+        """
+        task = waiter.task
+        following: Waiter | None = waiter
+        try:
+            while following is not None:
+                following.task = task
+                await self._perform(following, following.request)
+                following = self._take()
+        finally:
+            self._workers -= 1
+            self._dispatch()
+
+    async def _perform(self, waiter: Waiter, command: Command | None) -> None:
+        assert command is not None
+        try:
+            reply = await self._client._perform(command)
+        except TransactionlinkError as error:
+            self._step(waiter, None, error)
+        except Exception as error:
+            waiter.fail(error)
+        except BaseException:
+            waiter.task = None
+            waiter.future.cancel()  # somebody ends all tasks of this loop; if the waiter has left, this does nothing
+            raise
+        else:
+            if isinstance(reply, Response) and reply.status == 429:
+                self._pause(reply)
+            self._step(waiter, reply)
+        if not isinstance(command, Request):
+            self._dispatch()
+
+    def _pause(self, refusal: Response) -> None:
+        named = retry_after(refusal.headers.get("retry-after"), self._client._clock.now())
+        self._gate.hold(asyncio.get_running_loop().time(), UNNAMED_PAUSE if named is None else named)

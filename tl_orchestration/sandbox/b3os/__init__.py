@@ -1,0 +1,1 @@
+"""B3OS: execution sessions and runs under `/v1`."""
