@@ -6,9 +6,10 @@ AIRFLOW := .venvs/airflow
 PY := $(AIRFLOW)/bin/python
 # Tests and tools must not depend on what the caller's shell happens to set.
 export PYTHONPATH :=
+unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo up test soak check bench env-airflow constraints wheel clean
+.PHONY: help demo up test soak check bench mutants env-airflow constraints wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +36,10 @@ bench: env-airflow ## Repeatable comparisons; ratios within one run
 	@$(PY) -m benchmarks.imports
 	@$(PY) -m benchmarks.watch
 
+mutants: env-airflow ## Mutation testing of the start protocol; ends within ten minutes
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
+	@$(PY) -m benchmarks.mutants
+
 wheel: env-airflow ## Build the wheel into dist/
 	@$(PY) -m build --wheel --no-isolation
 
@@ -50,7 +55,7 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --extra sql --group dev --group bench -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+		--extra airflow --extra cli --extra sandbox --extra sql --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 
 clean: ## Remove environments and caches
 	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -34,6 +34,11 @@ FIELDS: dict[str, dict[str, Any]] = {
         "description": "Most requests that one process has open at once. Default 10.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
+    "requests_per_second": {
+        "label": "Requests per second",
+        "description": "Most requests of all waits in one triggerer, spread evenly. Default: as many as are due.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+    },
     "proxy": {
         "label": "Proxy",
         "description": "URL of an HTTP proxy. Default: the worker's HTTPS_PROXY and NO_PROXY.",

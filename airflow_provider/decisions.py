@@ -11,9 +11,10 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-#: States that a task which is still executing is only ever given by somebody's decision: marked failed or successful,
-#: cleared (``restarting``), or its run ended by a person or a time-out (``skipped``).
-DECIDED = frozenset({"failed", "success", "skipped", "restarting", "removed"})
+#: States that a task which is still executing is only ever given by somebody's decision to end it: marked failed or
+#: successful, or its run ended by a person or a time-out (``skipped``). Not ``restarting``: a person who clears a
+#: running task wants it to run, and Airflow lets the next try count as the same life of it, so that one goes on.
+DECIDED = frozenset({"failed", "success", "skipped", "removed"})
 
 
 def somebody_decided(context: Any) -> bool:

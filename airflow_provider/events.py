@@ -37,6 +37,8 @@ class WaitEvent:
         raw_status: The service's last literal, if one was seen.
         error: Class name of the error, where the wait failed.
         status_code: HTTP status of that error, if it had one.
+        deadline: When waiting was to end, epoch seconds.
+        expires_at: When the service ends the execution, epoch seconds.
     """
 
     ending: Ending
@@ -44,6 +46,8 @@ class WaitEvent:
     raw_status: str | None = None
     error: str | None = None
     status_code: int | None = None
+    deadline: float | None = None
+    expires_at: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -56,6 +60,8 @@ class WaitEvent:
             "raw_status": self.raw_status,
             "error": self.error,
             "status_code": self.status_code,
+            "deadline": self.deadline,
+            "expires_at": self.expires_at,
         }
 
     @classmethod
@@ -75,12 +81,21 @@ class WaitEvent:
             return cls(
                 ending=Ending(payload["ending"]),
                 execution_id=identifier,
-                raw_status=payload.get("raw_status"),
-                error=payload.get("error"),
-                status_code=payload.get("status_code"),
+                raw_status=_optional(payload, "raw_status", str),
+                error=_optional(payload, "error", str),
+                status_code=_optional(payload, "status_code", int),
+                deadline=_optional(payload, "deadline", float, int),
+                expires_at=_optional(payload, "expires_at", float, int),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidAnswer(
                 "The task was resumed with an event that this version does not understand; it is not taken for a"
                 " success. Clear the task to look at the execution again."
             ) from None
+
+
+def _optional(payload: Any, name: str, *kinds: type) -> Any:
+    value = payload.get(name)
+    if value is not None and not isinstance(value, kinds):
+        raise TypeError(name)
+    return value

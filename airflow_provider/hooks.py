@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.ledger import Ledger
 
-_SETTINGS = ("workspace_id", "request_timeout", "max_connections", "proxy", "ca_bundle", "client_cert", "status_map")
+_SETTINGS = (
+    "workspace_id",
+    "request_timeout",
+    "max_connections",
+    "requests_per_second",
+    "proxy",
+    "ca_bundle",
+    "client_cert",
+    "status_map",
+)
 
 
 class TransactionlinkHook(BaseHook):
@@ -38,6 +47,8 @@ class TransactionlinkHook(BaseHook):
     def __init__(self, transactionlink_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.transactionlink_conn_id = transactionlink_conn_id
+        self._read: Connection | None = None
+        self._unused: Connection | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -88,9 +99,13 @@ class TransactionlinkHook(BaseHook):
         Raises:
             InvalidSettings: There is no such connection, or it cannot be used; the message says why.
         """
-        from tl_orchestration import Client
+        from airflow_provider.observer import observer
+        from tl_orchestration import Client, OrganizationToken
 
-        return Client(**client_arguments(self._connection(), status_map), ledger=ledger)
+        arguments = client_arguments(self._connection(), status_map)
+        self._unused = self._connection()
+        arguments["credentials"] = OrganizationToken(self._token)
+        return Client(**arguments, ledger=ledger, observer=observer(triggerer=False))
 
     async def aget_client(self, status_map: Mapping[str, str] | None = None) -> AsyncClient:
         """
@@ -99,29 +114,23 @@ class TransactionlinkHook(BaseHook):
         Raises:
             InvalidSettings: As :meth:`get_client`.
         """
-        from airflow.sdk.exceptions import AirflowNotFoundException
-
+        from airflow_provider.observer import observer
+        from airflow_provider.versions import AirflowNotFoundException
         from tl_orchestration import AsyncClient
 
         try:
             connection = await self.aget_connection(self.transactionlink_conn_id)
         except AirflowNotFoundException:
             raise _undefined(self.transactionlink_conn_id) from None
-        return AsyncClient(**client_arguments(connection, status_map))
+        return AsyncClient(**client_arguments(connection, status_map), observer=observer(triggerer=True))
 
     def execution_url(self, execution_id: str) -> str:
         """
-        Where a person looks at an execution: the connection's ``execution_url``, else the API's own address of it.
+        Where a person looks at an execution, as the connection's ``execution_url`` says; empty without one. The
+        vendor's own pages have no documented address.
         """
-        from tl_orchestration.settings import base_url
-
-        connection = self._connection()
-        arguments = client_arguments(connection)
-        template = _extra(connection).get("execution_url")
-        if template:
-            return str(template).replace("{execution_id}", execution_id)
-        root = base_url(arguments["base_url"] or "https://api.transactionlink.io", arguments["settings"].allowed_hosts)
-        return f"{root}/workflows/{execution_id}"
+        template = str(_extra(self._connection()).get("execution_url") or "")
+        return template.replace("{execution_id}", execution_id)
 
     def forbids_full_result(self) -> bool:
         """
@@ -144,16 +153,28 @@ class TransactionlinkHook(BaseHook):
                 )
         except TransactionlinkError as error:
             return False, str(error)
+        except Exception as error:  # the page shows whatever this returns, and nothing of what it raises
+            return False, f"The connection could not be tested ({type(error).__name__})."
 
     def _connection(self) -> Connection:
-        from airflow.sdk.exceptions import AirflowNotFoundException
+        if self._read is None:
+            self._read = self._look_up()
+        return self._read
 
-        if "connection" not in self.__dict__:
-            try:
-                self.connection = self.get_connection(self.transactionlink_conn_id)
-            except AirflowNotFoundException:
-                raise _undefined(self.transactionlink_conn_id) from None
-        return self.connection
+    def _look_up(self) -> Connection:
+        from airflow_provider.versions import AirflowNotFoundException
+
+        try:
+            return self.get_connection(self.transactionlink_conn_id)
+        except AirflowNotFoundException:
+            raise _undefined(self.transactionlink_conn_id) from None
+
+    def _token(self) -> str:
+        """
+        The token: as the connection had it at first, and read anew whenever the service has refused it since.
+        """
+        connection, self._unused = self._unused or self._look_up(), None
+        return connection.password or ""
 
 
 def client_arguments(connection: Connection, status_map: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -163,8 +184,7 @@ def client_arguments(connection: Connection, status_map: Mapping[str, str] | Non
     Raises:
         InvalidSettings: It is of another kind, has no token, or a field cannot be used.
     """
-    from airflow.sdk.configuration import conf
-
+    from airflow_provider.versions import conf
     from tl_orchestration import OrganizationToken, Settings
     from tl_orchestration.errors import InvalidSettings
 
@@ -194,7 +214,12 @@ def client_arguments(connection: Connection, status_map: Mapping[str, str] | Non
 
 
 def _typed(chosen: dict[str, Any]) -> dict[str, Any]:
-    kinds: dict[str, Callable[[Any], Any]] = {"request_timeout": float, "max_connections": int, "status_map": _object}
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "request_timeout": float,
+        "max_connections": int,
+        "requests_per_second": float,
+        "status_map": _object,
+    }
     return {name: kinds.get(name, str)(value) for name, value in chosen.items()}
 
 

@@ -4,6 +4,7 @@ The button in the task's page that leads to its execution.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
@@ -13,9 +14,13 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 
+log = logging.getLogger(__name__)
+
+
 class TransactionlinkExecutionLink(BaseOperatorLink):
     """
-    Leads to where a person looks at the execution. Airflow keeps it in XCom; it grants no access.
+    Leads to where a person looks at the execution, as the connection's ``execution_url`` says; empty without one.
+    Airflow keeps it in XCom; it grants no access.
     """
 
     name = "Transactionlink execution"
@@ -37,4 +42,7 @@ def show_at_once(context: Any, url: str) -> None:
     """
     Store the link now, so that it is there while the task is still running.
     """
-    context["ti"].xcom_push(key=TransactionlinkExecutionLink().xcom_key, value=url)
+    try:
+        context["ti"].xcom_push(key=TransactionlinkExecutionLink().xcom_key, value=url)
+    except Exception as error:  # a button is not worth a step that has started
+        log.warning("The link to the execution could not be stored (%s).", type(error).__name__)

@@ -8,13 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider import connection_form
+from airflow_provider.versions import AirflowSensorTimeout, AirflowSkipException, conf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from airflow.sdk import Context
 
@@ -72,58 +72,90 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
-        done = self.poke(context)
-        if done.is_done:
-            return done.xcom_value
-        from airflow_provider.triggers import TransactionlinkExecutionTrigger
-
-        self.defer(
-            trigger=TransactionlinkExecutionTrigger(
-                transactionlink_conn_id=self.transactionlink_conn_id,
-                execution_id=self.execution_id,
-                deadline=time.time() + float(self.timeout),
-                poll_interval=float(self.poke_interval),
-                status_map=dict(self.status_map or {}),
-            ),
-            method_name="execute_complete",
-        )
-        raise AssertionError("defer raises")
+        started: datetime | None = context["ti"].start_date
+        deadline = (time.time() if started is None else started.timestamp()) + float(self.timeout)
+        if self.execution_timeout is not None and started is not None:
+            deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
+        return self._returned(context, deadline)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
-        One poll.
+        One poll. A failure that may pass is no answer: the next poke asks again, until the sensor's timeout.
         """
-        from airflow_provider import handing_on
-        from airflow_provider.failures import reported
-        from airflow_provider.hooks import TransactionlinkHook
+        from airflow_provider.failures import TransactionlinkRetry
 
-        with reported():
-            rules = self._rules()
-            with TransactionlinkHook(self.transactionlink_conn_id).get_client(status_map=self.status_map) as client:
-                execution = client.poll(self.execution_id)
-                if not execution.is_terminal:
-                    return PokeReturnValue(is_done=False)
-                return PokeReturnValue(
-                    is_done=True, xcom_value=handing_on.returned(client, execution, rules, result=self.result)
-                )
+        try:
+            returned = self._polled(self.execution_id)
+        except TransactionlinkRetry as error:
+            self.log.warning("A poll failed and is tried again: %s", error)
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=returned is not None, xcom_value=returned)
 
     def execute_complete(self, context: Context, event: Any = None, **_: Any) -> Any:
         """
         Resume after the trigger's event; the service is asked before it is believed.
         """
         from airflow_provider import waiting
-        from airflow_provider.events import WaitEvent
+        from airflow_provider.events import Ending, WaitEvent
         from airflow_provider.failures import reported
 
-        with reported():
-            waiting.check_event(WaitEvent.from_dict(event))
-        done = self.poke(context)
-        if done.is_done:
-            return done.xcom_value
-        message = f"Execution {self.execution_id} has not ended within the sensor's timeout; it was left running."
+        with reported(under_way=True):
+            said = WaitEvent.from_dict(event)
+            waiting.check_event(said)
+        if said.ending is not Ending.DEADLINE:
+            return self._returned(context, said.deadline or time.time(), execution_id=said.execution_id)
+        returned = self._polled(said.execution_id)
+        if returned is not None:
+            return returned
+        message = f"Execution {said.execution_id} has not ended within the sensor's timeout; it was left running."
         if self.soft_fail:
             raise AirflowSkipException(message)
         raise AirflowSensorTimeout(message)
+
+    def _returned(self, context: Context, deadline: float, execution_id: str | None = None) -> dict[str, Any]:
+        """
+        One poll, then defer: the trigger has patience with what may pass, so a failed poll here is none.
+        """
+        from airflow_provider.failures import TransactionlinkRetry
+        from airflow_provider.triggers import TransactionlinkExecutionTrigger
+
+        execution_id = execution_id or self.execution_id
+        try:
+            returned = self._polled(execution_id)
+        except TransactionlinkRetry as error:
+            self.log.warning("The first poll failed; the triggerer asks again: %s", error)
+            returned = None
+        if returned is not None:
+            return returned
+        self.defer(
+            trigger=TransactionlinkExecutionTrigger(
+                transactionlink_conn_id=self.transactionlink_conn_id,
+                execution_id=execution_id,
+                deadline=deadline,
+                poll_interval=float(self.poke_interval),
+                status_map=dict(self.status_map or {}),
+            ),
+            method_name="execute_complete",
+        )
+        raise AssertionError("defer raises TaskDeferred")
+
+    def _polled(self, execution_id: str) -> dict[str, Any] | None:
+        """
+        What the task returns, once the execution has ended.
+        """
+        from airflow_provider import handing_on
+        from airflow_provider.failures import reported
+        from airflow_provider.hooks import TransactionlinkHook
+
+        with reported(under_way=True):
+            rules, hook = self._rules(), TransactionlinkHook(self.transactionlink_conn_id)
+            with hook.get_client(status_map=self.status_map) as client:
+                execution = client.poll(execution_id)
+                if not execution.is_terminal:
+                    return None
+                return handing_on.returned(
+                    client, execution, rules, result=self.result, only_scalars=hook.forbids_full_result()
+                )
 
     def _rules(self) -> OutcomeRules:
         from tl_orchestration.outcome import OutcomeRules

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tl_orchestration import AsyncClient
 
-#: Seconds after which an idle client is built anew, so that an edited connection takes effect.
+#: Seconds after which the connection is read again, so that an edited one takes effect on the next trigger.
 LIFETIME = 300.0
 
 #: Connection id and the status words that the task teaches.
@@ -29,7 +29,7 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 @define(eq=False)
 class _Shared:
     client: AsyncClient
-    built_at: float
+    read_at: float
     users: int = 0
 
 
@@ -68,20 +68,36 @@ async def _current(pool: _Pool, key: _Key) -> _Shared:
     async with pool.building:
         now = asyncio.get_running_loop().time()
         shared = pool.clients.get(key)
-        if shared is not None and now - shared.built_at <= LIFETIME:
+        if shared is not None and now - shared.read_at <= LIFETIME:
             return shared
         conn_id, status_map = key
-        fresh = _Shared(await TransactionlinkHook(conn_id).aget_client(dict(status_map)), built_at=now)
+        client = await TransactionlinkHook(conn_id).aget_client(dict(status_map))
+        if shared is not None and _alike(client, shared.client):
+            # Long waits would otherwise keep one generation of clients after another, each with connections of its own.
+            await client.close()
+            shared.read_at = now
+            return shared
+        fresh = _Shared(client, read_at=now)
         pool.clients[key] = fresh
         if shared is not None and shared.users == 0:
             await shared.client.close()
         return fresh
 
 
-def forget(conn_id: str) -> None:
+def _alike(one: AsyncClient, other: AsyncClient) -> bool:
+    return (one.base_url, one._service.name, one._settings, one._credentials.fingerprint_secret()) == (
+        other.base_url,
+        other._service.name,
+        other._settings,
+        other._credentials.fingerprint_secret(),
+    )
+
+
+def forget(client: AsyncClient) -> None:
     """
-    Have the next trigger read the connection again, because the service refused its credential.
+    Have the next trigger read the connection again, because the service refused this client's credential. Whoever still
+    uses the client closes it.
     """
     pool = _pools.get(asyncio.get_running_loop())
     if pool is not None:
-        pool.clients = {key: shared for key, shared in pool.clients.items() if key[0] != conn_id}
+        pool.clients = {key: shared for key, shared in pool.clients.items() if shared.client is not client}

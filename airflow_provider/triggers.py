@@ -4,12 +4,21 @@ Waiting in the triggerer. A trigger polls and reports; it never starts and never
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from airflow_provider.events import WaitEvent
+    from tl_orchestration import Execution, Handle, Patience
+
+#: Seconds between two looks at a connection whose credential is refused, and for how long that is forgiven: a rotated
+#: token must not kill what waits.
+_CREDENTIAL_PAUSE = 15.0
+_CREDENTIAL_BUDGET = 900.0
 
 
 class TransactionlinkExecutionTrigger(BaseTrigger):
@@ -69,38 +78,66 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         """
         Wait, report, return: code after the event would run into Airflow's cancellation.
         """
-        payload = (await self._wait()).to_dict()
+        payload = (await self._event()).to_dict()
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
 
-    async def _wait(self) -> Any:
-        from airflow_provider import shared_clients
+    async def _event(self) -> WaitEvent:
         from airflow_provider.events import Ending, WaitEvent
+        from tl_orchestration.errors import TransactionlinkError, WaitTimeout
+
+        def event(ending: Ending, **facts: Any) -> WaitEvent:
+            return WaitEvent(
+                ending=ending,
+                execution_id=self.execution_id,
+                deadline=self.deadline,
+                expires_at=self.expires_at,
+                **facts,
+            )
+
+        try:
+            execution = await self._wait()
+        except WaitTimeout as error:
+            return event(Ending.DEADLINE, raw_status=error.raw_status)
+        except Exception as error:
+            # A trigger that dies fails its task with the framework's words; an event lets the task say what to do.
+            said = str(error) if isinstance(error, TransactionlinkError) else type(error).__name__
+            self.log.error("Waiting for execution %s failed: %s", self.execution_id, said)
+            return event(Ending.FAILED, error=type(error).__name__, status_code=getattr(error, "status_code", None))
+        return event(Ending.ENDED, raw_status=execution.raw_status)
+
+    async def _wait(self) -> Execution:
+        """
+        Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
+        """
         from tl_orchestration import Handle, Pacing, Patience
-        from tl_orchestration.errors import (
-            AuthenticationError,
-            PermissionDenied,
-            TransactionlinkError,
-            WaitTimeout,
-        )
+        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
 
         handle = Handle(
             execution_id=self.execution_id, deadline=self.deadline, expires_at=self.expires_at, owned=self.owned
         )
         pacing = Pacing() if self.poll_interval is None else Pacing.every(self.poll_interval)
-        try:
-            async with shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client:
-                patience = Patience(pacing=pacing, cancel_on_timeout=False)
-                execution = await client.wait(handle, patience=patience)
-        except WaitTimeout as error:
-            return WaitEvent(ending=Ending.DEADLINE, execution_id=self.execution_id, raw_status=error.raw_status)
-        except TransactionlinkError as error:
-            if isinstance(error, AuthenticationError | PermissionDenied):
-                shared_clients.forget(self.transactionlink_conn_id)
-            self.log.error("Waiting for execution %s failed: %s", self.execution_id, error)
-            return WaitEvent(
-                ending=Ending.FAILED,
-                execution_id=self.execution_id,
-                error=type(error).__name__,
-                status_code=error.status_code,
-            )
-        return WaitEvent(ending=Ending.ENDED, execution_id=execution.id, raw_status=execution.raw_status)
+        patience = Patience(pacing=pacing, cancel_on_timeout=False, credential_budget=0.0)
+        now = asyncio.get_running_loop().time
+        gives_up = now() + _CREDENTIAL_BUDGET
+        while True:
+            began = now()
+            try:
+                return await self._wait_once(handle, patience)
+            except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
+                if now() - began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
+                    gives_up = now() + _CREDENTIAL_BUDGET
+                if now() > gives_up:
+                    raise
+                self.log.warning("Waiting for execution %s goes on: %s", self.execution_id, error)
+                await asyncio.sleep(_CREDENTIAL_PAUSE)
+
+    async def _wait_once(self, handle: Handle, patience: Patience) -> Execution:
+        from airflow_provider import shared_clients
+        from tl_orchestration.errors import AuthenticationError, PermissionDenied
+
+        async with shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client:
+            try:
+                return await client.wait(handle, patience=patience)
+            except (AuthenticationError, PermissionDenied):
+                shared_clients.forget(client)
+                raise

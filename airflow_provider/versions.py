@@ -5,9 +5,36 @@ Every difference between the Airflow versions that this provider supports, with 
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import airflow.sdk
+
+# Airflow 3.2 moved these into the SDK; 3.1 has them in the core.
+try:
+    from airflow.sdk.configuration import conf
+except ImportError:
+    from airflow.configuration import conf
+try:
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowRuntimeError,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        AirflowTaskTimeout,
+    )
+except ImportError:
+    from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]  # checked against 3.3
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        AirflowTaskTimeout,
+    )
+    from airflow.sdk.exceptions import AirflowRuntimeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +43,34 @@ if TYPE_CHECKING:
 NEVER_EXPIRE: timedelta = getattr(airflow.sdk, "NEVER_EXPIRE", timedelta.max)
 
 
+__all__ = [
+    "NEVER_EXPIRE",
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowRuntimeError",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "AirflowTaskTimeout",
+    "conf",
+    "stats",
+    "task_state_store",
+]
+
+
 def task_state_store(context: Mapping[str, Any]) -> Any | None:
     """
     The store that survives retries of a task (3.3+), or None where this Airflow has none.
     """
     return context.get("task_state_store")
+
+
+def stats(*, triggerer: bool) -> Any:
+    """
+    What sends metrics in this process. Airflow 3.3 has the same functions in two modules and sets up one: the core's
+    in a triggerer, the SDK's in a worker. Earlier versions have one class.
+    """
+    try:
+        return import_module("airflow.observability.stats" if triggerer else "airflow.sdk.observability.stats")
+    except ImportError:
+        return import_module("airflow.stats").Stats

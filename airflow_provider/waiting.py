@@ -4,21 +4,23 @@ Waiting inside a worker: how long, what a stop means, and what a trigger's event
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowTaskTimeout
 from attrs import evolve
 
 from airflow_provider import decisions, identity
 from airflow_provider.events import Ending, WaitEvent
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
+from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration import Execution, Handle, Pacing, Patience, errors
 from tl_orchestration.errors import LedgerError, TransactionlinkError, WaitInterrupted, WaitTimeout
+from tl_orchestration.ledger.entry import OPEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
     from airflow_provider.identity import TaskIdentity
@@ -44,13 +46,13 @@ def in_worker(
     handle: Handle,
     context: Any,
     *,
-    moment: float | None,
-    poll_interval: float | None,
+    grace: float | None,
+    pacing: Pacing,
     cancel: bool,
     stop: Callable[[], bool],
 ) -> Execution | None:
     """
-    Wait here for ``moment`` seconds, or to the end where it is None. Returns the ended execution, or None.
+    Wait here to the end, or for ``grace`` seconds. Returns the ended execution, or None after the grace.
 
     Args:
         cancel: Whether a stop by a person, or a deadline, cancels the execution.
@@ -61,23 +63,31 @@ def in_worker(
         TransactionlinkFailure: Somebody stopped the task.
         TransactionlinkRetry: The worker is going away; the execution was left alone.
     """
-    pacing = Pacing() if poll_interval is None else Pacing.every(poll_interval)
+    with stoppable(client, handle, context, cancel=cancel):
+        if grace is None or _ends_within(handle, grace):
+            patience = Patience(pacing=pacing, cancel_on_timeout=None if cancel else False)
+            return client.wait(handle, patience=patience, stop=stop)
+        try:
+            return client.wait(handle, grace, patience=Patience(pacing=pacing, cancel_on_timeout=False), stop=stop)
+        except WaitTimeout:
+            return None
+
+
+@contextlib.contextmanager
+def stoppable(client: Client, handle: Handle | None, context: Any, *, cancel: bool) -> Iterator[None]:
+    """
+    Do what a stop or a time-out of the task asks for, wherever it catches us.
+
+    Args:
+        handle: The step's execution; None while there is none, or none that is known.
+    """
     try:
-        if moment == 0.0:
-            execution = client.poll(handle)
-            return execution if execution.is_terminal else None
-        if moment is not None and not _ends_within(handle, moment):
-            try:
-                return client.wait(handle, moment, patience=Patience(pacing=pacing, cancel_on_timeout=False), stop=stop)
-            except WaitTimeout:
-                return None
-        patience = Patience(pacing=pacing, cancel_on_timeout=None if cancel else False)
-        return client.wait(handle, patience=patience, stop=stop)
+        yield
     except WaitInterrupted:
-        _stopped(client, handle, context, cancel=cancel)
+        stopped(client, handle, context, cancel=cancel)
     except AirflowTaskTimeout:
         # A deadline that the author set: somebody's decision, nothing to ask.
-        if cancel:
+        if cancel and handle is not None:
             _cancel(client, handle)
         raise
 
@@ -86,13 +96,17 @@ def _ends_within(handle: Handle, seconds: float) -> bool:
     return handle.deadline is not None and handle.deadline <= time.time() + seconds
 
 
-def _stopped(client: Client, handle: Handle, context: Any, *, cancel: bool) -> NoReturn:
+def stopped(client: Client, handle: Handle | None, context: Any, *, cancel: bool) -> NoReturn:
     """
     Told to stop: cancel if somebody decided so, else leave the execution for the next try.
     """
-    if not decisions.somebody_decided(context):
+    decided = decisions.somebody_decided(context)
+    if handle is None:
+        kind = TransactionlinkFailure if decided else TransactionlinkRetry
+        raise kind("The task was told to stop before it had started an execution.")
+    if not decided:
         raise TransactionlinkRetry(
-            f"This worker was told to stop, but nobody stopped the task: execution {handle.execution_id} goes on, and"
+            f"This worker was told to stop, but nobody ended the task: execution {handle.execution_id} goes on, and"
             " the next try goes on waiting for it."
         )
     if not cancel:
@@ -126,32 +140,36 @@ def check_event(said: WaitEvent) -> None:
     if said.ending is not Ending.FAILED:
         return
     kind = getattr(errors, said.error or "", None)
-    again = isinstance(kind, type) and issubclass(kind, TransactionlinkError) and kind.retryable
+    final = isinstance(kind, type) and issubclass(kind, TransactionlinkError) and not kind.retryable
     status = f", HTTP {said.status_code}" if said.status_code else ""
-    raise (TransactionlinkRetry if again else TransactionlinkFailure)(
+    raise (TransactionlinkFailure if final else TransactionlinkRetry)(
         f"Waiting for execution {said.execution_id} in the triggerer failed ({said.error}{status}); the log above says"
-        " why. The execution was left alone: a retry of this task goes on waiting for it."
+        " why. The execution was left alone: "
+        + ("clear the task to look at it again." if final else "a retry of this task goes on waiting for it.")
     )
 
 
-def handle_of(execution_id: str, ledger: TaskStateLedger | None, ti: TaskIdentity, *, timeout: float) -> Handle:
+def handle_of(said: WaitEvent, ledger: TaskStateLedger | None, ti: TaskIdentity) -> Handle:
     """
-    The step's execution, as its ledger knows it.
+    The step's execution, as its ledger knows it. An event of an earlier life of the step may arrive late; it then says
+    nothing about the execution of this one.
 
     Raises:
-        LedgerError: The ledger knows another one: the step was cleared and has moved on.
+        LedgerError: The ledger knows no execution that runs.
     """
     if ledger is None:
-        return Handle(execution_id=execution_id, deadline=None, owned=True)
+        return Handle(execution_id=said.execution_id, deadline=said.deadline, expires_at=said.expires_at, owned=True)
     key = identity.step_key(ti)
     entry = ledger.read(key)
-    if entry is None or entry.execution_id != execution_id:
+    if entry is None or entry.execution_id is None:
+        raise LedgerError(f"The task was resumed for execution {said.execution_id}, but its step has none on record.")
+    if entry.execution_id != said.execution_id and entry.state not in OPEN:
         raise LedgerError(
-            f"The task was resumed for execution {execution_id}, but it has"
-            f" {entry.execution_id if entry and entry.execution_id else 'none'} on record."
+            f"The task was resumed for execution {said.execution_id}, but its step has gone on to"
+            f" {entry.execution_id}, which has ended."
         )
     return Handle(
-        execution_id=execution_id,
+        execution_id=entry.execution_id,
         key=key,
         deadline=entry.deadline,
         expires_at=entry.expires_at,

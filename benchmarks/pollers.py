@@ -160,7 +160,7 @@ async def measured(way: str, url: str, executions: int, interval: float, seconds
     rng = random.Random(1)
     watch = WAYS[way](url)
     delays: list[float] = []
-    horizon = seconds - 1.5 * interval - 0.5
+    horizon = seconds - 1.1 * interval - 0.3
     began = time.time() + 0.2 + executions / 20_000
 
     async def one(number: int) -> None:

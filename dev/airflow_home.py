@@ -49,7 +49,8 @@ def settings(python: Path, home: Path, dags_folder: Path, port: int, connections
     url = f"http://127.0.0.1:{port}"
     keys = _keys(home)
     # Without compiled files every process would spend seconds of a core on compiling Airflow again.
-    foreign = ("AIRFLOW_", "_AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
+    # What the caller's shell says of Airflow, or of Transactionlink, is not about this Airflow.
+    foreign = ("AIRFLOW_", "_AIRFLOW_", "TRANSACTIONLINK_", "PYTHONDONTWRITEBYTECODE")
     env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     direct = ",".join(filter(None, [env.get("NO_PROXY") or env.get("no_proxy"), "127.0.0.1,localhost"]))
     env |= {

@@ -40,7 +40,12 @@ def connections(sandbox_url: str) -> dict[str, str]:
     """
     The Airflow connection that leads to the sandbox, by connection id.
     """
-    fields = {"conn_type": "transactionlink", "host": sandbox_url, "password": TOKEN}
+    fields = {
+        "conn_type": "transactionlink",
+        "host": sandbox_url,
+        "password": TOKEN,
+        "extra": {"execution_url": f"{sandbox_url}/_sandbox/starts#{{execution_id}}"},
+    }
     return {"transactionlink_default": json.dumps(fields)}
 
 

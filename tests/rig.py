@@ -67,7 +67,8 @@ def oracle() -> Iterator[Oracle]:
 
 
 def connection(oracle: Oracle, **fields: Any) -> str:
-    return json.dumps({"conn_type": "transactionlink", "host": oracle.url, "password": TOKEN, **fields})
+    extra = {"execution_url": f"{oracle.url}/executions/{{execution_id}}", **fields.pop("extra", {})}
+    return json.dumps({"conn_type": "transactionlink", "host": oracle.url, "password": TOKEN, "extra": extra, **fields})
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def in_virtual_time(main: Callable[[VirtualTimeLoop], Coroutine[Any, Any, T]]) -
         complaints: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         result = runner.run(main(loop))
-    assert [] == complaints
+    assert complaints == []
     return result
 
 

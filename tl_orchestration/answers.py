@@ -203,7 +203,7 @@ def _code(item: Mapping[str, Any]) -> object:
     An item's code as text. A number that only repeats the HTTP status is none; B3OS's own have six digits.
     """
     code = item.get("code")
-    if isinstance(code, int) and not isinstance(code, bool):
+    if isinstance(code, int):
         return str(code) if code >= 1000 else None
     return code
 

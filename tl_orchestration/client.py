@@ -134,7 +134,7 @@ class _Verbs:
 
     def _poll(self, target: Target) -> Flow[Execution]:
         service, handle = self._target(target)
-        execution = yield from service.poll(handle.execution_id, self._persistently)
+        execution = yield from _naming(handle, service.poll(handle.execution_id, self._persistently))
         if execution.is_terminal:
             yield from settle(execution, handle, self._clock)
         return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
@@ -146,7 +146,7 @@ class _Verbs:
             handle = evolve(handle, deadline=ends if handle.deadline is None else min(ends, handle.deadline))
         began = self._clock.monotonic()
         try:
-            execution = yield from wait(
+            waiting = wait(
                 service,
                 handle,
                 patience or _PATIENCE,
@@ -156,6 +156,7 @@ class _Verbs:
                 rng=self._rng,
                 metrics=self._metrics,
             )
+            execution = yield from _naming(handle, waiting)
         except TransactionlinkError as error:
             self._metrics.waited(self._clock.monotonic() - began, error)
             raise
@@ -164,14 +165,14 @@ class _Verbs:
 
     def _result(self, target: Target) -> Flow[dict[str, Any]]:
         service, handle = self._target(target)
-        return service.result(handle.execution_id, self._persistently)
+        return _naming(handle, service.result(handle.execution_id, self._persistently))
 
     def _cancel(self, target: Target) -> Flow[Execution]:
         service, handle = self._target(target)
         if service.can_cancel:
             asked = Event(state=State.CANCEL_REQUESTED, at=self._clock.now(), reason="cancel was called")
             yield from record(handle, asked)
-        execution = yield from service.cancel(handle.execution_id, self._persistently)
+        execution = yield from _naming(handle, service.cancel(handle.execution_id, self._persistently))
         if execution.is_terminal:
             yield from settle(execution, handle, self._clock)
         return evolve(execution, handle=evolve(handle, expires_at=execution.handle.expires_at or handle.expires_at))
@@ -228,7 +229,14 @@ class Client(_Verbs):
         """
         self._wire.close()
 
-    def run(self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None) -> Execution:
+    def run(
+        self,
+        request: RunRequest,
+        key: str | Step | None = None,
+        *,
+        timeout: float | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Execution:
         """
         Start an execution and return at once.
 
@@ -238,8 +246,11 @@ class Client(_Verbs):
                 stored and shown in clear, so it must not be personal.
             timeout: Seconds until the execution's deadline; a day where none is given. The request's expiry follows
                 it unless the request has its own.
+            stop: Looked at while nothing is at stake: once it returns True, this ends before a start or a re-attach.
+                A start that is under way is never interrupted, because its fate would be unknown.
 
         Raises:
+            WaitInterrupted: ``stop`` said so; nothing was started.
             StartOutcomeUnknown: It may or may not have started, and was not repeated.
             InvalidRequest, AuthenticationError, PermissionDenied, NotFound, RateLimited, NoAnswer: It did not start.
             RequestChanged: The key has started something else.
@@ -247,7 +258,7 @@ class Client(_Verbs):
             LedgerError: The ledger could not record the intent, or another process starts with this key; it did not
                 start.
         """
-        return self._drive(self._run(request, key, timeout))
+        return self._drive(self._run(request, key, timeout), stop)
 
     def poll(self, execution: Target) -> Execution:
         """
@@ -334,6 +345,11 @@ class Client(_Verbs):
 
     def _perform(self, command: Command, stop: Callable[[], bool] | None) -> Any:
         if isinstance(command, Request):
+            if not command.repeatable and stop is not None:
+                # Once a start is under way, ending it early would only make its fate unknown.
+                if stop():
+                    raise WaitInterrupted(f"Stopped as asked, before {command.operation}.")
+                stop = None
             self._metrics.sending()
             try:
                 response = self._wire.send(command, stop)
@@ -498,6 +514,17 @@ def _handle(target: Target, service: str) -> Handle:
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
     return Handle(execution_id=identifier, service=service)
+
+
+def _naming(handle: Handle, flow: Flow[T]) -> Flow[T]:
+    """
+    Have whatever goes wrong say to which execution.
+    """
+    try:
+        return (yield from flow)
+    except TransactionlinkError as error:
+        error.about(handle.execution_id)
+        raise
 
 
 def _positive(seconds: float) -> float:

@@ -193,9 +193,11 @@ class StartOutcomeUnknown(TransactionlinkError):
     ``key`` names the ledger entry; ``execution_id`` is set where the id is known but could not be recorded.
     """
 
-    def __init__(self, message: str, *, key: str | None = None, **facts: Any) -> None:
+    def __init__(self, message: str, *, key: str | None = None, what: str | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.key = key
+        #: The message without its way out, for an orchestrator that has another one to offer.
+        self.what = what or message
 
 
 class RequestChanged(TransactionlinkError):

@@ -50,10 +50,12 @@ def unknown_start(
         if key
         else " Look for it in the vendor's dashboard before you run it again."
     )
+    what = f"{who} may or may not have started an execution: the service's answer never arrived.{found} " + (
+        "It was repeated only with the same idempotency key." if repeated else "Nothing was repeated."
+    )
     return StartOutcomeUnknown(
-        f"{who} may or may not have started an execution: the service's answer never arrived.{found} "
-        + ("It was repeated only with the same idempotency key." if repeated else "Nothing was repeated.")
-        + way_out,
+        what + way_out,
+        what=what,
         key=key,
         execution_id=execution_id,
     )

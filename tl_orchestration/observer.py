@@ -86,11 +86,12 @@ class Metrics:
     The product's events in an observer's words. None of it can fail.
     """
 
-    __slots__ = ("_observer", "_service")
+    __slots__ = ("_has_failed", "_observer", "_service")
 
     def __init__(self, observer: Observer | None, service: str) -> None:
         self._observer = observer
         self._service = service
+        self._has_failed = False
 
     def sending(self) -> None:
         """
@@ -157,7 +158,13 @@ class Metrics:
         try:
             getattr(self._observer, method)(*facts, service=self._service, **labels)
         except Exception:  # the observer is the caller's, and a start must not be lost for a statistic
-            log.exception("The observer failed at %s.", facts[0])
+            log.log(
+                logging.DEBUG if self._has_failed else logging.ERROR,
+                "The observer failed at %s; later failures are logged at DEBUG.",
+                facts[0],
+                exc_info=True,
+            )
+            self._has_failed = True
 
 
 #: Tells nobody.

@@ -81,10 +81,8 @@ class Poller:
         self._waiters.discard(waiter)
         if waiter.task is not None:
             waiter.task.cancel()
-        if waiter.future.done() and not waiter.future.cancelled():
-            waiter.future.exception()  # else asyncio reports one that came together with a cancellation
         waiter.flow.close()
-        del waiter.flow, waiter.context
+        del waiter.context
         if not self._waiters:
             self._heap.clear()
         elif len(self._heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):

@@ -179,7 +179,7 @@ class Script:
     interactive: bool = False
 
 
-#: Definitions that every fake has. The sandbox has the same, under the same names.
+#: Definitions that every fake has. The sandbox has them too, under the same names.
 SCRIPTS: Mapping[str, Script] = MappingProxyType(
     {
         "kyc-approve": Script(result={"decision": "approve", "riskScore": 12}),
@@ -298,6 +298,13 @@ class FakeService:
         headers = {} if retry_after is None else {"retry-after": retry_after}
         answer = _answer({"errors": [{"code": "REFUSED", "message": "Refused as asked."}]}, status)
         self._will(operation, times, (False, evolve(answer, headers={**answer.headers, **headers})))
+
+    def recover(self) -> None:
+        """
+        Forget what was ordered and has not happened yet.
+        """
+        with self._lock:
+            self._fates.clear()
 
     def end(self, execution_id: str, literal: str = "COMPLETED", result: Mapping[str, Any] | None = None) -> None:
         """
@@ -509,4 +516,4 @@ class _FakeAsyncClient(AsyncClient):
             return await super()._perform(command)
 
 
-__all__ = ["SCRIPTS", "Cancel", "FakeService", "Script", "Start", "VirtualClock"]
+__all__ = ["Cancel", "FakeService", "Script", "Start", "VirtualClock"]

@@ -49,12 +49,15 @@ class Patience:
     Args:
         pacing: Intervals between polls.
         error_budget: Seconds of unbroken failure after which the wait gives up; the execution goes on.
+        credential_budget: The same for a credential that is refused after it has worked in this wait. None: the error
+            budget. 0 is for a caller who can bring a new credential.
         cancel_on_timeout: Whether the deadline cancels the execution. None: if the handle owns it.
         on_change: Called with each poll that shows another status than the one before.
     """
 
     pacing: Pacing = field(factory=Pacing)
     error_budget: float = 900.0
+    credential_budget: float | None = None
     cancel_on_timeout: bool | None = None
     on_change: Callable[[Execution], None] | None = None
 
@@ -84,13 +87,15 @@ def wait(
         NoAnswer, RateLimited, ServerError, InvalidAnswer: For longer than the error budget.
     """
     ends = _Ends(handle, clock)
-    failures = _Failures(patience.error_budget, clock, fresh=handle.owned)
+    failures = _Failures(patience, clock, fresh=handle.owned)
     began = clock.monotonic()
     seen: _Seen | None = None
     while True:
         pause = 0.0
+        # Before a deadline is declared passed, the last poll is as persistent as a cancel would be.
+        ask = send if ends.remaining() > 0 else repeat
         try:
-            execution = yield from service.poll(handle.execution_id, send)
+            execution = yield from service.poll(handle.execution_id, ask)
         except TransactionlinkError as error:
             failures.forgive(error)  # raises what must not be forgiven
             pause = getattr(error, "retry_after", None) or 0.0
@@ -168,8 +173,11 @@ class _Failures:
     Which failure of a poll is forgiven, and for how long.
     """
 
-    def __init__(self, budget: float, clock: Clock, *, fresh: bool) -> None:
-        self._budget = budget
+    def __init__(self, patience: Patience, clock: Clock, *, fresh: bool) -> None:
+        self._budget = patience.error_budget
+        self._credential_budget = (
+            patience.error_budget if patience.credential_budget is None else patience.credential_budget
+        )
         self._fresh = fresh
         self._clock = clock
         self._began = clock.monotonic()
@@ -188,18 +196,20 @@ class _Failures:
         what waits, a wrong one must be said at once. An unknown id is forgiven for a moment where we started it.
         """
         now = self._clock.monotonic()
+        first = self._since is None
         self._since = now if self._since is None else self._since
         if isinstance(error, NotFound):
             budget = self._budget if self._polled else READ_YOUR_START if self._fresh else -1.0
         elif isinstance(error, _CREDENTIAL):
-            budget = self._budget if self._polled else -1.0
+            budget = self._credential_budget if self._polled else -1.0
         elif isinstance(error, _TRANSIENT):
             budget = self._budget
         else:
             raise error
-        if now - self._since > budget:
+        if budget <= 0 or now - self._since > budget:
             raise error
-        log.warning("A poll failed and is tried again: %s", error)
+        # One line per spell of failure, not per poll: thousands may wait through the same outage.
+        log.log(logging.WARNING if first else logging.DEBUG, "A poll failed and is tried again: %s", error)
 
 
 def _late(

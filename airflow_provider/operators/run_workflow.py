@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.configuration import conf
 
 from airflow_provider import connection_form
 from airflow_provider.links import TransactionlinkExecutionLink, show_at_once
 from airflow_provider.redaction import Withheld
+from airflow_provider.versions import conf
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider.hooks import TransactionlinkHook
     from airflow_provider.ledger import TaskStateLedger
-    from tl_orchestration import Client, Execution, Handle, RunRequest, Step
+    from tl_orchestration import Client, Execution, Handle, Pacing, RunRequest, Step
     from tl_orchestration.outcome import OutcomeRules
 
 _DAY = 24 * 3600.0
@@ -36,7 +36,9 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
     Args:
         workflow_definition_id: Id of the workflow definition.
         parameters: JSON object for the definition. Make it in a decorated function or a callable: what is written
-            into the DAG file or ``dag_run.conf`` is stored there by Airflow, what is rendered here is not.
+            into the DAG file or ``dag_run.conf`` is stored there by Airflow, what is rendered here is not. A callable
+            is called with ``context`` and ``jinja_env``, again whenever Airflow renders the task anew (a retry, a
+            resume), so it should only read.
         locale: Language of what a person sees.
         expires_at: When the service ends the execution: an aware datetime or ISO 8601 text.
         expires_in: The same, from the start; a timedelta or seconds. Default: ``timeout``, within what the service
@@ -51,7 +53,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         cancel_on_kill: Cancel the execution when a person stops the task or its ``execution_timeout`` passes.
         durable: Keep the step's state over retries (Airflow 3.3+), so that a retry goes on with what it started.
             Without it, a retry starts anew.
-        retry_failed: A retry starts a new execution where the last one has ended without success.
+        retry_failed: A retry starts a new execution where the last one has ended without success, or was cancelled at
+            its deadline.
         defer_after: Seconds to wait in the worker before deferring. Default: 5; 0 for a mapped task.
         on_unknown_start: ``restart`` accepts one more start after one whose answer was lost.
         on_changed_request: ``reattach`` goes on with what was started even if the parameters have changed since.
@@ -143,20 +146,27 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         Start, or find what this step has started; wait here for a moment, then defer or go on waiting.
         """
+        from airflow_provider import waiting
         from airflow_provider.failures import reported
 
         with reported(retry_endings=self.retry_failed):
-            hook, rules, request = self._prepared()
-            ledger = self._ledger(context)
+            hook, rules, pacing = self._checked()
+            request, ledger = self._request(), self._ledger(context)
             with self._client(hook, ledger) as client:
-                execution = client.run(request, key=self._step(context), timeout=_seconds(self.timeout))
+                with waiting.stoppable(client, None, context, cancel=self.cancel_on_kill):
+                    execution = client.run(
+                        request, key=self._step(context), timeout=_seconds(self.timeout), stop=self._told_to_stop
+                    )
+                handle = self._bounded(execution.handle, context)
                 self._announce(hook, execution, context)
+                if self._told_to_stop():
+                    waiting.stopped(client, handle, context, cancel=self.cancel_on_kill)
                 if not self.wait_for_completion:
                     return {"execution_id": execution.id, "status": execution.status.value, "fields": {}}
-                moment = self._moment(context)
-                if moment == 0.0 and not execution.is_terminal:
-                    self._defer(self._bounded(execution.handle, context))
-                return self._go_on(client, execution.handle, context, rules, moment=moment)
+                ended: Execution | None = execution if execution.is_terminal else None
+                if ended is None and self._grace(context) != 0:
+                    ended = self._wait(client, handle, context, pacing, grace=self._grace(context))
+                return self._hand_on(hook, client, ended, handle, rules)
 
     def execute_complete(self, context: Context, event: Any = None, **_: Any) -> dict[str, Any]:
         """
@@ -166,17 +176,22 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         from airflow_provider.events import Ending, WaitEvent
         from airflow_provider.failures import reported
 
-        with reported(retry_endings=self.retry_failed):
+        with reported(retry_endings=self.retry_failed, under_way=True):
             said = WaitEvent.from_dict(event)
-            hook, rules = self._hook(), self._rules()
-            self.execution_url = hook.execution_url(said.execution_id)
             waiting.check_event(said)
+            hook, rules, pacing = self._checked()
             ledger = self._ledger(context)
-            handle = waiting.handle_of(said.execution_id, ledger, context["ti"], timeout=_seconds(self.timeout))
-            # After the deadline, the last poll and the cancel happen here; before it, one poll confirms the event.
-            moment = None if said.ending is Ending.DEADLINE else 0.0
+            handle = self._bounded(waiting.handle_of(said, ledger, context["ti"]), context)
+            self.execution_url = hook.execution_url(handle.execution_id)
             with self._client(hook, ledger) as client:
-                return self._go_on(client, handle, context, rules, moment=moment)
+                ended: Execution | None
+                if said.ending is Ending.DEADLINE and handle.execution_id == said.execution_id:
+                    # The last poll and the cancel happen here, where the ledger is.
+                    ended = self._wait(client, handle, context, pacing, grace=None)
+                else:
+                    execution = client.poll(handle)
+                    ended = execution if execution.is_terminal else None
+                return self._hand_on(hook, client, ended, handle, rules)
 
     def on_kill(self) -> None:
         """
@@ -186,23 +201,35 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
 
     # -- before the start ------------------------------------------------------------------------------------------
 
-    def _prepared(self) -> tuple[TransactionlinkHook, OutcomeRules, RunRequest]:
+    def _checked(self) -> tuple[TransactionlinkHook, OutcomeRules, Pacing]:
         """
-        Everything that can be wrong without asking the service, found before anything is sent.
+        Every argument that can be wrong without asking the service, found before anything is sent.
         """
-        from tl_orchestration import RunRequest
+        from tl_orchestration import Pacing
         from tl_orchestration.errors import InvalidRequest
 
         if self.result not in RESULT_MODES:
             raise InvalidRequest(f"result must be 'reference', 'full' or 'none', not {self.result!r}.")
-        hook, rules = self._hook(), self._rules()
+        try:
+            if _seconds(self.timeout) <= 0 or (self.defer_after is not None and self.defer_after < 0):
+                raise ValueError("timeout must be positive, and defer_after not negative")
+            pacing = Pacing() if self.poll_interval is None else Pacing.every(float(self.poll_interval))
+            rules = self._rules()
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error}.") from None
+        hook = self._hook()
         if self.result == "full" and hook.forbids_full_result():
             raise InvalidRequest(
                 f"Connection {self.transactionlink_conn_id!r} forbids result='full'. Name what you need in"
                 " result_fields, or use the reference."
             )
+        return hook, rules, pacing
+
+    def _request(self) -> RunRequest:
+        from tl_orchestration import RunRequest
+
         parameters = self.parameters.reveal() if isinstance(self.parameters, Withheld) else self.parameters
-        request = RunRequest(
+        return RunRequest(
             self.workflow_definition_id,
             parameters={} if parameters is None else parameters,
             locale=self.locale,
@@ -210,7 +237,6 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             expires_in=self.expires_in,
             record_id=self.record_id or None,
         )
-        return hook, rules, request
 
     def _hook(self) -> TransactionlinkHook:
         from airflow_provider.hooks import TransactionlinkHook
@@ -248,16 +274,22 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
     def _step(self, context: Context) -> Step | None:
         from airflow_provider import identity
         from tl_orchestration import Step
+        from tl_orchestration.errors import InvalidRequest
 
         if not self.durable:
             return None
-        return Step(
-            key=identity.step_key(context["ti"]),
-            generation=identity.generation(context["ti"]),
-            retry_failed=self.retry_failed,
-            on_unknown_start=self.on_unknown_start,
-            on_changed_request=self.on_changed_request,
-        )
+        try:
+            return Step(
+                key=identity.step_key(context["ti"]),
+                generation=identity.generation(context["ti"]),
+                retry_failed=self.retry_failed,
+                on_unknown_start=self.on_unknown_start,
+                on_changed_request=self.on_changed_request,
+            )
+        except ValueError as error:
+            raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error.args[0]}.") from None
+
+    # -- after the start -------------------------------------------------------------------------------------------
 
     def _announce(self, hook: TransactionlinkHook, execution: Execution, context: Context) -> None:
         self.log.info(
@@ -266,39 +298,52 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             execution.id,
             execution.workflow_definition_id or self.workflow_definition_id,
         )
+        if execution.is_interactive and not execution.is_terminal:
+            self.log.warning(
+                "Execution %s waits for a person on its hosted page, and nobody was given the link.", execution.id
+            )
         self.execution_url = hook.execution_url(execution.id)
-        show_at_once(context, self.execution_url)
+        if self.execution_url:
+            show_at_once(context, self.execution_url)
 
-    # -- after the start -------------------------------------------------------------------------------------------
+    def _wait(
+        self, client: Client, handle: Handle, context: Context, pacing: Pacing, *, grace: float | None
+    ) -> Execution | None:
+        from airflow_provider import waiting
 
-    def _go_on(
-        self, client: Client, handle: Handle, context: Context, rules: OutcomeRules, *, moment: float | None
-    ) -> dict[str, Any]:
-        """
-        Wait in this worker (``moment`` seconds, or to the end where it is None), then judge, or defer.
-        """
-        from airflow_provider import handing_on, waiting
-
-        handle = self._bounded(handle, context)
-        execution = waiting.in_worker(
+        return waiting.in_worker(
             client,
             handle,
             context,
-            moment=moment,
-            poll_interval=self.poll_interval,
+            grace=grace,
+            pacing=pacing,
             cancel=self.cancel_on_kill,
-            stop=lambda: self._stop_requested,
+            stop=self._told_to_stop,
         )
-        if execution is None:
+
+    def _hand_on(
+        self,
+        hook: TransactionlinkHook,
+        client: Client,
+        ended: Execution | None,
+        handle: Handle,
+        rules: OutcomeRules,
+    ) -> dict[str, Any]:
+        from airflow_provider import handing_on
+
+        if ended is None:
             self._defer(handle)
-        return handing_on.returned(client, execution, rules, result=self.result)
+        return handing_on.returned(client, ended, rules, result=self.result, only_scalars=hook.forbids_full_result())
 
     def _bounded(self, handle: Handle, context: Context) -> Handle:
         from airflow_provider import waiting
 
         return waiting.bounded(handle, context["ti"].start_date, self.execution_timeout)
 
-    def _moment(self, context: Context) -> float | None:
+    def _grace(self, context: Context) -> float | None:
+        """
+        Seconds to wait in the worker before deferring; None: to the end.
+        """
         from airflow_provider import identity
 
         if not self.deferrable:
@@ -306,6 +351,9 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         if self.defer_after is not None:
             return self.defer_after
         return 0.0 if identity.is_mapped(context["ti"]) else _GRACE
+
+    def _told_to_stop(self) -> bool:
+        return self._stop_requested
 
     def _defer(self, handle: Handle) -> NoReturn:
         from airflow_provider.triggers import TransactionlinkExecutionTrigger

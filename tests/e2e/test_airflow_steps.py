@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.canary import CANARIES
+from tests.e2e.canary import CANARIES, TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ def test_deferred_step_returns_the_decision(
     }
     assert "Pausing task as DEFERRED" in log_of(airflow, "deferred", run_id)
     link = airflow.extra_links("deferred", run_id, "check")["Transactionlink execution"]
-    assert link == f"{oracle.url}/workflows/{returned['execution_id']}"
+    assert link == f"{oracle.url}/executions/{returned['execution_id']}"
 
 
 def test_fast_execution_never_defers(airflow: AirflowRig, oracle: Oracle) -> None:
@@ -193,6 +193,84 @@ def test_signal_without_a_decision_leaves_the_execution(airflow: AirflowRig, ora
     assert oracle.cancelled(definition) == []
 
 
+def test_stopped_during_the_start_cancels_what_was_started(airflow: AirflowRig, oracle: Oracle) -> None:
+    """Marked failed while the start is under way: the start is not cut off, and what it started is cancelled."""
+    definition = oracle.define("stopped-early", like="kyc-slow")
+    oracle.fault(on="start", definition=definition, kind="hold", seconds=3)
+    airflow.wait_for_dag("deferred")
+    run_id = airflow.trigger("deferred", {"definition": definition})
+    airflow.task_process("deferred", run_id, "check")
+    execution_id = until(lambda: oracle.started(definition))[0]
+
+    airflow.set_task_state("deferred", run_id, "check", "failed")
+
+    assert until(lambda: oracle.cancelled(definition)) == [execution_id]
+    assert airflow.task_instance("deferred", run_id, "check").state == "failed"
+
+
+def test_cleared_while_running_goes_on_with_the_same_execution(airflow: AirflowRig, oracle: Oracle) -> None:
+    """A person who clears a running task wants it to run: nothing is cancelled, and nothing starts twice."""
+    definition = oracle.define("cleared-running", like="kyc-approve", duration=10)
+    airflow.wait_for_dag("in_worker")
+    run_id = airflow.trigger("in_worker", {"definition": definition})
+    airflow.task_process("in_worker", run_id, "check")
+    until(lambda: "Started execution" in log_of(airflow, "in_worker", run_id))
+
+    airflow.clear("in_worker", run_id, ["check"])
+    until(lambda: airflow.task_instance("in_worker", run_id, "check").try_number == 2)
+
+    assert airflow.wait_for_run("in_worker", run_id, timeout=90) == "success"
+    assert oracle.started(definition) == [airflow.xcom("in_worker", run_id, "check")["execution_id"]]
+    assert oracle.cancelled(definition) == []
+
+
+def test_cancel_on_kill_false_leaves_the_execution(airflow: AirflowRig, oracle: Oracle) -> None:
+    """cancel_on_kill=False: a person's stop ends the task, and not the execution."""
+    definition = oracle.define("left-alone", like="kyc-slow")
+    airflow.wait_for_dag("left_alone")
+    run_id = airflow.trigger("left_alone", {"definition": definition})
+    airflow.task_process("left_alone", run_id, "check")
+    until(lambda: "Started execution" in log_of(airflow, "left_alone", run_id))
+
+    airflow.set_task_state("left_alone", run_id, "check", "success")
+    until(lambda: "left running, as cancel_on_kill=False says" in log_of(airflow, "left_alone", run_id))
+
+    assert oracle.cancelled(definition) == []
+
+
+def test_execution_timeout_cancels_deferred_and_in_the_worker(airflow: AirflowRig, oracle: Oracle) -> None:
+    """Airflow's execution_timeout holds in both modes, and its execution is cancelled."""
+    definition = oracle.define("timed-out", like="kyc-slow")
+
+    run_id, state = run(airflow, "timed_out", definition=definition)
+
+    assert state == "failed"
+    assert len(oracle.started(definition)) == 2
+    assert sorted(oracle.cancelled(definition)) == sorted(oracle.started(definition))
+    assert {task.state for task in airflow.task_instances("timed_out", run_id).values()} == {"failed"}
+
+
+def test_deadline_holds_without_a_ledger(airflow: AirflowRig, oracle: Oracle) -> None:
+    """durable=False gives up the step's state over retries, not its deadline."""
+    definition = oracle.define("not-durable", like="kyc-slow")
+
+    _, state = run(airflow, "not_durable", definition=definition)
+
+    assert state == "failed"
+    assert len(oracle.started(definition)) == 1
+    assert oracle.cancelled(definition) == oracle.started(definition)
+
+
+def test_retry_failed_starts_anew_after_a_failure(airflow: AirflowRig, oracle: Oracle) -> None:
+    """retry_failed=True: the retry after a failed execution is a new one, once per retry."""
+    definition = oracle.define("tried-again", like="kyc-fail", duration=1)
+
+    run_id, state = run(airflow, "tries_failures_again", definition=definition)
+
+    assert (state, airflow.task_instance("tries_failures_again", run_id, "check").try_number) == ("failed", 2)
+    assert len(oracle.started(definition)) == 2
+
+
 def test_deadline_while_deferred_cancels_and_is_not_retried(airflow: AirflowRig, oracle: Oracle) -> None:
     """The step's deadline holds while the task is deferred: the execution is cancelled, and no retry follows."""
     definition = oracle.define("late", like="kyc-slow")
@@ -200,6 +278,7 @@ def test_deadline_while_deferred_cancels_and_is_not_retried(airflow: AirflowRig,
     run_id, state = run(airflow, "short_deadline", definition=definition)
 
     assert state == "failed"
+    assert len(oracle.started(definition)) == 1
     assert oracle.cancelled(definition) == oracle.started(definition)
     assert airflow.task_instance("short_deadline", run_id, "check").try_number == 1
     assert "its deadline passed" in log_of(airflow, "short_deadline", run_id)
@@ -309,8 +388,13 @@ def test_connection_type_is_known_to_airflow(airflow: AirflowRig, oracle: Oracle
 
 def test_no_personal_data_and_no_token_stay_in_airflow(airflow: AirflowRig, oracle: Oracle) -> None:
     """After all of the above: no table, no archive and no log of Airflow holds a planted value."""
-    run(airflow, "deferred", definition=oracle.define("canary", like="kyc-approve"))
+    definition = oracle.define("canary", like="kyc-slow")
+    airflow.wait_for_dag("deferred")
+    run_id = airflow.trigger("deferred", {"definition": definition})
+    airflow.wait_for_task("deferred", run_id, "check", {"deferred"}, timeout=60)
     assert any(CANARIES[0] in str(start["parameters"]) for start in oracle.starts())
+    # The connections come from the environment, so the token may be in no table; 401s have named a wrong one.
+    planted = (*CANARIES, TOKEN, "tot_wrong")
 
     with sqlite3.connect(f"file:{airflow.database}?mode=ro", uri=True) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -318,12 +402,13 @@ def test_no_personal_data_and_no_token_stay_in_airflow(airflow: AirflowRig, orac
             (table, canary)
             for table in tables
             for row in database.execute(f'SELECT * FROM "{table}"')  # noqa: S608 -- names from the database itself
-            for canary in CANARIES
+            for canary in planted
             if canary in repr(row)
         ]
     logs = [path for path in airflow.home.rglob("*") if path.is_file() and path.suffix in {".log", ""}]
-    found += [(str(path), canary) for path in logs for canary in CANARIES if canary in path.read_text(errors="ignore")]
+    found += [(str(path), canary) for path in logs for canary in planted if canary in path.read_text(errors="ignore")]
 
+    airflow.set_task_state("deferred", run_id, "check", "failed")
     assert len(tables) > 30
     assert logs
     assert found == []

@@ -23,7 +23,7 @@ FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", (PROJECT / "README.md").read_text(
 
 def the_fence(language: str, word: str) -> str:
     (found,) = (text for kind, text in FENCES if kind == language and word in text)
-    return found
+    return str(found)
 
 
 def test_no_fence_is_left_out() -> None:

@@ -174,7 +174,7 @@ class ChaoticService:
         while request := conversation.peek_request():
             if not self._serve(conversation, request):
                 break
-            conversation.forget()
+            conversation.received = b""
         conversation.close()
 
     def _serve(self, conversation: Conversation, request: bytes) -> bool:

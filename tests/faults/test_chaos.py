@@ -27,7 +27,7 @@ AT_ONCE = 8
 #: How often a step is tried again, as an orchestrator would.
 TRIES = 6
 
-SETTINGS = Settings(request_timeout=2.0, connect_timeout=2.0, max_connections=AT_ONCE)
+SETTINGS = Settings(request_timeout=4.0, connect_timeout=4.0, max_connections=AT_ONCE)
 RETRY = RetryPolicy(base=0.01, cap=0.02, retry_after_cap=2.0)
 PATIENCE = Patience(pacing=Pacing.every(0.01))
 

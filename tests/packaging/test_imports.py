@@ -31,6 +31,7 @@ def test_operators_import_nothing_of_the_core() -> None:
         "airflow_provider.operators",
         "airflow_provider.operators.run_workflow",
         "airflow_provider.redaction",
+        "airflow_provider.versions",
     }
     assert not added & HEAVY
 

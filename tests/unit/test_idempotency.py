@@ -77,6 +77,14 @@ class TestIdempotencyKey:
         assert all(not request.repeatable for request in world.requests)
         assert State.STARTED is held(world).state
 
+    def test_named_execution_is_not_asked_for_again(self) -> None:
+        """A start in the wrong organization has happened, and its id is known."""
+        elsewhere = response(200, {"code": 200, "data": {"id": EXECUTION_ID, "organizationId": "org_1"}})
+        world = World([elsewhere])
+        with pytest.raises(StartOutcomeUnknown) as caught:
+            start(world, TO_B3OS, service=B3os(now=lambda: NOW, organization_id="org_2"), step=SAME_KEY)
+        assert (caught.value.execution_id, len(world.requests)) == (EXECUTION_ID, 1)
+
     def test_is_given_up_after_some_repeats(self) -> None:
         """Then the fate is unknown, and the error does not say that nothing was repeated."""
         world = World([LOST, LOST, LOST])

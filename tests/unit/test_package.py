@@ -11,8 +11,9 @@ import pytest
 
 import tl_orchestration
 import tl_orchestration.ledger
+import tl_orchestration.testing
 
-PUBLIC = [tl_orchestration, tl_orchestration.ledger]
+PUBLIC = [tl_orchestration, tl_orchestration.ledger, tl_orchestration.testing]
 
 
 def python(program: str) -> str:

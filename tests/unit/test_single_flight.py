@@ -73,12 +73,16 @@ class TestSingleFlight:
         key, service = WorkspaceKey(KEY, SECRET), Service(delay=0.1)
         service.answers.append(httpx.Response(400, json={}))
 
+        raised: list[BaseException] = []
+
         def call() -> int:
             with pytest.raises(AuthenticationError) as caught:
                 one(key.auth(), service)
-            return id(caught.value)
+            raised.append(caught.value)
+            return 0
 
         gather(10, call)
+        assert len({id(error) for error in raised}) == 10
         assert (len(service.asked), service.headers) == (1, [])
 
     def test_whoever_is_stopped_while_asking_leaves_it_to_the_next(self) -> None:

@@ -263,6 +263,11 @@ class TestAfterwards:
         with pytest.raises(ResultNotReady):
             client.result(execution)
 
+    def test_id_alone(self, client: Door, remote: Remote) -> None:
+        """What is known by its id belongs to the client's service."""
+        execution = client.run(run_request())
+        assert client.poll(execution.id).handle.service == execution.handle.service == SERVICE
+
     def test_check(self, client: Door, remote: Remote) -> None:
         """Asks for something that cannot exist, with a token."""
         client.check()

@@ -89,6 +89,27 @@ def mapped() -> None:
 
 
 @dag(schedule=None)
+def left_alone() -> None:
+    step(deferrable=False, cancel_on_kill=False)
+
+
+@dag(schedule=None)
+def timed_out() -> None:
+    step(task_id="deferred", deferrable=True, defer_after=0, execution_timeout=timedelta(seconds=6))
+    step(task_id="in_worker", deferrable=False, execution_timeout=timedelta(seconds=6))
+
+
+@dag(schedule=None)
+def not_durable() -> None:
+    step(deferrable=True, defer_after=0, durable=False, timeout=4, retries=0)
+
+
+@dag(schedule=None)
+def tries_failures_again() -> None:
+    step(deferrable=True, defer_after=60, retry_failed=True, retries=1)
+
+
+@dag(schedule=None)
 def start_then_sense() -> None:
     started = step(task_id="start", wait_for_completion=False)
 
@@ -116,4 +137,8 @@ judged()
 bad_parameters()
 short_deadline()
 mapped()
+left_alone()
+timed_out()
+not_durable()
+tries_failures_again()
 start_then_sense()

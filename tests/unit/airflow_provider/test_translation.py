@@ -139,6 +139,8 @@ def test_provider_info_fits_airflows_schema() -> None:
         raw_status=st.none() | st.text(max_size=10),
         error=st.none() | st.just("NoAnswer"),
         status_code=st.none() | st.integers(400, 599),
+        deadline=st.none() | st.floats(0, 4e9),
+        expires_at=st.none() | st.floats(0, 4e9),
     )
 )
 def test_event_survives_the_way_through_the_database(event: WaitEvent) -> None:
@@ -158,6 +160,8 @@ def test_event_survives_the_way_through_the_database(event: WaitEvent) -> None:
         {"format": 1, "ending": "ended"},
         {"format": 1, "ending": "ended", "execution_id": "../e"},
         {"format": 1, "ending": "ended", "execution_id": 7},
+        {"format": 1, "ending": "failed", "execution_id": "e", "error": 7},
+        {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": "soon"},
         {"status": "success", "execution_id": "e"},
     ],
 )
@@ -177,7 +181,8 @@ def test_every_error_becomes_a_retry_or_an_end(name: str) -> None:
 
     assert isinstance(caught.value, AirflowFailException) is not kind.retryable
     assert isinstance(caught.value, TransactionlinkRetry) is kind.retryable
-    assert str(caught.value) == "What happened, to which execution, what to do."
+    assert str(caught.value).startswith("What happened, to which execution, what to do.")
+    assert ("on_unknown_start" in str(caught.value)) is (name == "StartOutcomeUnknown")
     assert caught.value.__cause__ is None
 
 
@@ -200,3 +205,19 @@ def test_withheld_value_shows_keys_only(value: Any) -> None:
     assert hidden.serialize() == expected
     assert hidden.reveal() == value
     assert all(text in {json.dumps(expected), f"Withheld({expected!r})"} for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("index", "mapped", "key"), [(-1, False, "d/r/t"), (None, False, "d/r/t"), (0, True, "d/r/t[0]")]
+)
+def test_first_element_of_a_mapped_task_is_one(index: int | None, mapped: bool, key: str) -> None:
+    """Index 0 is an element like any other; -1 and none are a task that is not mapped."""
+    from types import SimpleNamespace
+
+    from airflow_provider import identity
+
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=index, max_tries=2)
+
+    assert identity.is_mapped(ti) is mapped
+    assert identity.step_key(ti) == key
+    assert identity.generation(ti) == "2"

@@ -1,0 +1,123 @@
+"""
+The trigger's own waiting, in an event loop over the sandbox; what Airflow does with it is shown end to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider import shared_clients, triggers
+from airflow_provider.events import Ending
+from airflow_provider.triggers import TransactionlinkExecutionTrigger
+from tl_orchestration import Client, OrganizationToken, RunRequest
+from tl_orchestration.sandbox import SandboxServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[SandboxServer]:
+    with SandboxServer() as server:
+        yield server
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, service: SandboxServer, **fields: Any) -> None:
+    chosen = {"conn_type": "transactionlink", "host": service.url, "password": "tot_sandbox", **fields}
+    monkeypatch.setenv("AIRFLOW_CONN_KYC", json.dumps(chosen))
+
+
+def started(service: SandboxServer) -> str:
+    with Client(OrganizationToken("tot_sandbox"), service.url) as client:
+        return client.run(RunRequest("kyc-approve")).id
+
+
+def trigger(execution_id: str, **changes: Any) -> TransactionlinkExecutionTrigger:
+    arguments: dict[str, Any] = {"transactionlink_conn_id": "kyc", "execution_id": execution_id, "poll_interval": 0.1}
+    return TransactionlinkExecutionTrigger(**arguments | changes)
+
+
+async def events(*waiting: TransactionlinkExecutionTrigger) -> list[dict[str, Any]]:
+    async def one(chosen: TransactionlinkExecutionTrigger) -> dict[str, Any]:
+        (event,) = [event async for event in chosen.run()]
+        payload: dict[str, Any] = event.payload
+        return payload
+
+    said = await asyncio.gather(*(one(chosen) for chosen in waiting))
+    for shared in [shared for pool in shared_clients._pools.values() for shared in pool.clients.values()]:
+        await shared.client.close()
+    return said
+
+
+def test_ended_execution_fires_one_event(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One event, with the id, the literal and the times that were given; then nothing more."""
+    connect(monkeypatch, service)
+    execution_id = started(service)
+
+    (said,) = asyncio.run(events(trigger(execution_id, deadline=4e9)))
+
+    assert (said["ending"], said["execution_id"], said["raw_status"]) == (Ending.ENDED, execution_id, "COMPLETED")
+    assert said["deadline"] == 4e9
+
+
+def test_rotated_token_does_not_kill_what_waits(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused credential has the connection read anew: once it is right, the wait goes on to its end."""
+    monkeypatch.setattr(triggers, "_CREDENTIAL_PAUSE", 0.2)
+    connect(monkeypatch, service, password="tot_revoked")
+    execution_id = started(service)
+
+    async def rotate() -> list[dict[str, Any]]:
+        waiting = asyncio.create_task(events(trigger(execution_id)))
+        await asyncio.sleep(0.7)
+        assert not waiting.done()
+        connect(monkeypatch, service)
+        return await waiting
+
+    (said,) = asyncio.run(rotate())
+
+    assert said["ending"] == Ending.ENDED
+
+
+def test_token_that_stays_wrong_ends_the_wait(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the budget the wait fails, and says what with, without the token."""
+    monkeypatch.setattr(triggers, "_CREDENTIAL_PAUSE", 0.1)
+    monkeypatch.setattr(triggers, "_CREDENTIAL_BUDGET", 0.3)
+    connect(monkeypatch, service, password="tot_revoked")
+
+    (said,) = asyncio.run(events(trigger(started(service))))
+
+    assert (said["ending"], said["error"], said["status_code"]) == (Ending.FAILED, "AuthenticationError", 401)
+    assert "tot_" not in json.dumps(said)
+
+
+def test_whatever_goes_wrong_is_an_event(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trigger never dies of an exception: the task is told its class, and decides."""
+    connect(monkeypatch, service)
+
+    (said,) = asyncio.run(events(trigger(started(service), poll_interval="often")))
+
+    assert (said["ending"], said["error"]) == (Ending.FAILED, "TypeError")
+
+
+def test_many_triggers_share_one_client(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty waits on one connection look it up once."""
+    from airflow_provider.hooks import TransactionlinkHook
+
+    connect(monkeypatch, service)
+    looked_up = []
+    original = TransactionlinkHook.aget_client
+
+    async def counted(hook: TransactionlinkHook, *arguments: Any) -> Any:
+        looked_up.append(hook.transactionlink_conn_id)
+        return await original(hook, *arguments)
+
+    monkeypatch.setattr(TransactionlinkHook, "aget_client", counted)
+
+    said = asyncio.run(events(*(trigger(started(service)) for _ in range(50))))
+
+    assert [event["ending"] for event in said] == [Ending.ENDED] * 50
+    assert looked_up == ["kyc"]
