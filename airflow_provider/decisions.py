@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 #: States that a task which is still executing is only ever given by somebody's decision to end it: marked failed or
 #: successful, or its run ended by a person or a time-out (``skipped``). Not ``restarting``: a person who clears a
-#: running task wants it to run, and Airflow lets the next try count as the same life of it, so that one goes on.
+#: running task wants it to run, and the next try, which knows whether it is a new life of the task, decides.
 DECIDED = frozenset({"failed", "success", "skipped", "removed"})
 
 

@@ -15,11 +15,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 MODULES = ("start", "attempt", "fate", "claim", "retry", "ledger/entry")
-TESTS = ("test_start.py", "test_attempt.py", "test_claim.py", "test_retry.py", "ledger/test_entry.py")
+TESTS = (
+    "test_start.py",
+    "test_attempt.py",
+    "test_claim.py",
+    "test_idempotency.py",
+    "test_retry.py",
+    "ledger/test_entry.py",
+)
 CONFIGURATION = """
 [tool.mutmut]
 also_copy = ["conftest.py"]
@@ -48,7 +56,7 @@ def main() -> None:
     Run, and print score and survivors.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=540.0, help="longest time for the run (default: 540)")
+    parser.add_argument("--seconds", type=float, default=420.0, help="longest time for the run (default: 420)")
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns of mutants, such as '*fate*'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,9 +109,11 @@ def _report(copy: Path) -> None:
     print(f"{len(states)} mutants, {checked} checked: {dict(counts)}")
     if checked:
         print(f"score: {found / checked:.1%} of those checked")
-    for name in survivors:
-        print(f"\n{name}: {states[name]}")
-        print(_mutmut(copy, "show", name))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for name, difference in zip(
+            survivors, threads.map(lambda one: _mutmut(copy, "show", one), survivors), strict=True
+        ):
+            print(f"\n{name}: {states[name]}\n{difference}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ class Waiter:
     that is at work for it.
     """
 
-    __slots__ = ("context", "flow", "future", "request", "task")
+    __slots__ = ("context", "flow", "future", "number", "request", "task")
 
-    def __init__(self, flow: Flow[Execution]) -> None:
+    def __init__(self, number: int, flow: Flow[Execution]) -> None:
+        self.number = number
         self.flow = flow
         self.future: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
         self.context = copy_context()
@@ -60,17 +61,18 @@ class Poller:
         self._client = client
         self._bound = client._settings.max_connections
         self._gate = Gate(limit, client._rng)
-        self._waiters: set[Waiter] = set()
-        self._heap: list[tuple[float, int, Waiter]] = []
-        self._order = itertools.count()
+        self._waiters: dict[int, Waiter] = {}
+        self._numbers = itertools.count()
+        #: When which waiter goes on; those who have left meanwhile are passed over.
+        self._heap: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._workers = 0
 
     def admit(self, flow: Flow[Execution]) -> Waiter:
-        waiter = Waiter(flow)
+        waiter = Waiter(next(self._numbers), flow)
         self._step(waiter, None)
-        self._waiters.add(waiter)
+        self._waiters[waiter.number] = waiter
         self._dispatch()
         return waiter
 
@@ -78,26 +80,22 @@ class Poller:
         """
         Forget a wait that is over or that nobody waits for any more. Its heap entry goes when it comes up.
         """
-        self._waiters.discard(waiter)
+        del self._waiters[waiter.number]
         if waiter.task is not None:
             waiter.task.cancel()
         waiter.flow.close()
-        del waiter.context
         if not self._waiters:
             self._heap.clear()
         elif len(self._heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):
-            self._heap = [entry for entry in self._heap if not entry[2].future.done()]
-            heapq.heapify(self._heap)
+            self._heap = sorted(entry for entry in self._heap if entry[1] in self._waiters)
         if not self._heap:
             self._disarm()
 
     def interrupt(self) -> None:
-        for waiter in self._waiters:
+        for waiter in self._waiters.values():
             waiter.fail(
                 WaitInterrupted("The client was closed during the wait. The execution goes on; wait for it again.")
             )
-        self._heap.clear()
-        self._disarm()
         for task in self._tasks:
             task.cancel()
 
@@ -136,7 +134,7 @@ class Poller:
 
     def _push(self, waiter: Waiter, seconds: float) -> None:
         due = asyncio.get_running_loop().time() + seconds
-        heapq.heappush(self._heap, (due, next(self._order), waiter))
+        heapq.heappush(self._heap, (due, waiter.number))
 
     def _start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, context=context)
@@ -175,8 +173,8 @@ class Poller:
         while self._heap and self._heap[0][0] <= loop.time():
             if self._gate.opens_at > loop.time():
                 return None
-            waiter = heapq.heappop(self._heap)[2]
-            if waiter.future.done():
+            waiter = self._waiters.get(heapq.heappop(self._heap)[1])
+            if waiter is None or waiter.future.done():
                 continue
             if waiter.request is None:
                 self._step(waiter, None)

@@ -26,6 +26,7 @@ from tl_orchestration.poller import UNNAMED_PAUSE, Waiter
 from tl_orchestration.wait import wait
 from tl_orchestration.watcher import Watcher
 
+EVERY_1 = Patience(pacing=Pacing(floor=1.0, cap=1.0, share=0.0, jitter=0.0))
 EVERY_10 = Patience(pacing=Pacing(floor=10.0, cap=10.0, share=0.0, jitter=0.0))
 NEVER: Callable[[str], float] = lambda execution_id: float("inf")  # noqa: E731
 WHO: ContextVar[str] = ContextVar("WHO")
@@ -174,6 +175,19 @@ class TestBounds:
 
         in_virtual_time(main)
 
+    def test_who_comes_later_may_be_due_earlier(self) -> None:
+        """A wait of quick polls is not held up by one of slow polls that was there before."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = client_of(VirtualService(ends_at(lambda name: 40.0)), loop.clock())
+            slow = asyncio.create_task(client.wait("e1", patience=Patience(pacing=Pacing.every(1000))))
+            await asyncio.sleep(5)
+            await client.wait("e2", patience=EVERY_1)
+            assert 40 <= loop.time() < 42
+            await slow
+
+        in_virtual_time(main)
+
     @pytest.mark.parametrize("limit", [0.5, 20.0, 150.0])
     def test_rate_limit_is_kept_and_used(self, limit: float) -> None:
         """More waits than the limit allows leave evenly, at the limit and not above it."""
@@ -264,10 +278,10 @@ class TestPause:
         async def main(loop: VirtualTimeLoop) -> None:
             service = VirtualService(says)
             client = client_of(service, loop.clock())
-            await asyncio.gather(*(client.wait(name, patience=EVERY_10) for name in names(3)))
+            await asyncio.gather(*(client.wait(name, patience=EVERY_1) for name in names(3)))
             await asyncio.sleep(1)
             began = loop.time()
-            await asyncio.gather(*(client.wait(name, patience=EVERY_10) for name in names(200)))
+            await asyncio.gather(*(client.wait(name, patience=EVERY_1) for name in names(200)))
             assert loop.time() - began < 1
 
         in_virtual_time(main)
@@ -320,22 +334,46 @@ class TestCancellation:
 
         in_virtual_time(main)
 
-    def test_from_within_on_change(self) -> None:
-        """A callback that cancels its own wait ends that one."""
+    @pytest.mark.parametrize("status", ["RUNNING", "COMPLETED"])
+    def test_from_within_on_change(self, status: str) -> None:
+        """A callback that cancels its own wait ends that one, even if the execution has just ended."""
+
+        def says(name: str, now: float) -> Response:
+            return about(name, status if name == "e2" else "COMPLETED" if now >= 50 else "RUNNING")
 
         async def main(loop: VirtualTimeLoop) -> None:
-            client = client_of(VirtualService(ends_at(lambda name: 50.0)), loop.clock())
-            other = asyncio.create_task(client.wait("e1", patience=EVERY_10))
+            client = client_of(VirtualService(says), loop.clock(), settings=Settings(max_connections=1))
             waiting: asyncio.Task[Execution]
 
             def stop(execution: Execution) -> None:
                 waiting.cancel()
 
             waiting = asyncio.create_task(client.wait("e2", patience=Patience(pacing=EVERY_10.pacing, on_change=stop)))
+            other = asyncio.create_task(client.wait("e1", patience=EVERY_10))
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert loop.time() < 1
             assert (await other).id == "e1"
+
+        in_virtual_time(main)
+
+    def test_as_the_answer_arrives(self) -> None:
+        """A wait that is cancelled in the moment of an answer is not told of it any more."""
+        called: list[Execution] = []
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            waiting: asyncio.Task[Execution]
+
+            def says(name: str, now: float) -> Response:
+                waiting.cancel()
+                return about(name)
+
+            client = client_of(VirtualService(says), loop.clock())
+            patience = Patience(pacing=EVERY_10.pacing, on_change=called.append)
+            waiting = asyncio.create_task(client.wait("e1", patience=patience))
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert called == []
 
         in_virtual_time(main)
 
@@ -463,7 +501,9 @@ class TestLeaks:
                 """Nothing."""
 
         async def main(loop: VirtualTimeLoop) -> None:
-            client = client_of(VirtualService(ends_at(NEVER)), loop.clock())
+            client = client_of(
+                VirtualService(ends_at(NEVER)), loop.clock(), settings=Settings(requests_per_second=0.01)
+            )
             staying = asyncio.create_task(client.wait("stays", patience=EVERY_10))
 
             async def going() -> list[weakref.ref[Thing]]:
@@ -473,7 +513,8 @@ class TestLeaks:
                 patience = Patience(pacing=Pacing.every(10_000), on_change=callback)
                 waiting = asyncio.create_task(client.wait("e1", patience=patience), context=context)
                 await asyncio.sleep(1)
-                await cancelled(waiting)
+                waiting.cancel()
+                await asyncio.wait([waiting])  # gather would hold on to the cancellation, and that to its traceback
                 return [weakref.ref(callback), weakref.ref(variable)]
 
             things = await going()
@@ -512,10 +553,10 @@ class TestClosing:
             waits = [asyncio.create_task(client.wait(name, patience=EVERY_10)) for name in names(20)]
             await asyncio.sleep(0.75)
             await client.close()
+            assert (service.in_flight, loop.time()) == (0, 0.75)
             outcomes = await asyncio.gather(*waits, return_exceptions=True)
             assert names(20) == [end.execution_id for end in outcomes if isinstance(end, WaitInterrupted)]
             assert all(name in str(end) for name, end in zip(names(20), outcomes, strict=True))
-            assert service.in_flight == 0
             with pytest.raises(RuntimeError, match="closed"):
                 await client.wait("e1")
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import shlex
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tl_orchestration.cli import stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.durations import duration
+from tl_orchestration.cli.entries import entry_lines, line_json, line_text, record_json, row_text
 from tl_orchestration.cli.outcomes import SUCCESS
 from tl_orchestration.cli.output import answer_json, answer_lines, printable, tell
 from tl_orchestration.cli.settings import verbose_option
@@ -23,8 +23,7 @@ from tl_orchestration.ledger.entry import UNDECIDED, State
 
 if TYPE_CHECKING:
     from tl_orchestration.database.engine import Database
-    from tl_orchestration.ledger.entry import Entry
-    from tl_orchestration.ledger.records import Line, Record
+    from tl_orchestration.ledger.records import Record
 
 _namespace_option = click.option(
     "--namespace", metavar="NAME", help="Which service, where more than one has the key; `tl ledger list` shows it."
@@ -77,12 +76,10 @@ def list_entries(
     )
     shown, more = found[:limit], len(found) > limit
     if as_json:
-        answer_json({"entries": [_record_json(record) for record in shown], "more": more})
+        answer_json({"entries": [record_json(record) for record in shown], "more": more})
         return SUCCESS
     for record in shown:
-        entry = record.entry
-        row = f"{entry.state:<17}{_age(now - entry.changed_at):>5}  {entry.execution_id or '-':<36}  {record.key}"
-        click.echo(printable(f"{row}  {record.namespace}"))
+        click.echo(printable(row_text(record, now)))
     if more:
         tell(f"There are more than {limit}: --limit shows more of them, --state and --older-than fewer.")
     return SUCCESS
@@ -104,31 +101,12 @@ def show(key: str, namespace: str | None, url: str | None, as_json: bool) -> int
     record = _one(database, key, namespace)
     trail = Records(database).trail(record)
     if as_json:
-        answer_json({**_record_json(record), "trail": [_line_json(line) for line in trail]})
+        answer_json({**record_json(record), "trail": [line_json(line) for line in trail]})
         return SUCCESS
-    entry = record.entry
-    ending = f"{entry.status} ({entry.raw_status})" if entry.status else None
-    answer_lines(
-        [
-            ("key", record.key),
-            ("namespace", record.namespace),
-            ("state", entry.state),
-            ("execution", _execution(entry)),
-            ("ended", ending),
-            ("suspects", " ".join(entry.suspects)),
-            ("former", entry.former),
-            ("generation", entry.generation),
-            ("attempt", str(entry.attempt)),
-            ("changed", _moment(entry.changed_at)),
-            ("deadline", _moment(entry.deadline)),
-            ("expires", _moment(entry.expires_at)),
-            ("reason", entry.reason),
-        ]
-    )
+    answer_lines(entry_lines(record))
     for line in trail:
-        said = " ".join(part for part in (line.state, line.execution_id, line.reason and f'"{line.reason}"') if part)
-        click.echo(printable(f"{_moment(line.time)}  {line.action:<11}  {said}  by {line.actor}"))
-    if entry.state in UNDECIDED:
+        click.echo(printable(line_text(line)))
+    if record.entry.state in UNDECIDED and not record.entry.preparing:
         tell(
             f"Look for it in the vendor's dashboard. If it runs: `tl ledger adopt {shlex.quote(key)} EXECUTION_ID"
             f" --reason TEXT`; if it does not: `tl ledger not-started {shlex.quote(key)} --reason TEXT`."
@@ -243,59 +221,7 @@ def _one(database: Database, key: str, namespace: str | None) -> Record:
 
 def _said(record: Record, as_json: bool, sentence: str) -> int:
     if as_json:
-        answer_json(_record_json(record))
+        answer_json(record_json(record))
     else:
         tell(f"Recorded. {sentence} In Airflow, clear the failed task.")
     return SUCCESS
-
-
-def _execution(entry: Entry) -> str | None:
-    if entry.execution_id is None or not entry.adopted:
-        return entry.execution_id
-    return f"{entry.execution_id} (adopted, {'not gone on with yet' if entry.consumed_by is None else 'gone on with'})"
-
-
-def _record_json(record: Record) -> dict[str, Any]:
-    entry = record.entry
-    return {
-        "namespace": record.namespace,
-        "key": record.key,
-        "state": entry.state.value,
-        "execution_id": entry.execution_id,
-        "generation": entry.generation,
-        "attempt": entry.attempt,
-        "restarts": entry.restarts,
-        "suspects": list(entry.suspects),
-        "former": entry.former,
-        "adopted": entry.adopted,
-        "status": entry.status,
-        "raw_status": entry.raw_status,
-        "reason": entry.reason,
-        "changed_at": _moment(entry.changed_at),
-        "deadline": _moment(entry.deadline),
-        "expires_at": _moment(entry.expires_at),
-        "version": entry.version,
-    }
-
-
-def _line_json(line: Line) -> dict[str, Any]:
-    return {
-        "time": _moment(line.time),
-        "action": line.action,
-        "state": line.state.value,
-        "execution_id": line.execution_id,
-        "actor": line.actor,
-        "reason": line.reason,
-        "version": line.version,
-    }
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"

@@ -67,7 +67,7 @@ def _undecided(ledger: Ledger, key: str, now: float) -> Entry:
         raise LedgerError(f"The ledger holds nothing for {key}: nothing was started with it.")
     if entry.state is State.PURGED:
         raise purged(entry)
-    if entry.state not in UNDECIDED:
+    if entry.state not in UNDECIDED or entry.preparing:
         raise LedgerError(f"There is nothing to decide about {key}: {_known(entry)}.")
     if may_be_starting(entry, now, 0.0 if ledger.fenced else SETTLE_WINDOW):
         settled = datetime.fromtimestamp(entry.changed_at + SETTLE_WINDOW, UTC).isoformat(timespec="seconds")
@@ -78,6 +78,8 @@ def _undecided(ledger: Ledger, key: str, now: float) -> Entry:
 
 
 def _known(entry: Entry) -> str:
+    if entry.preparing:
+        return "its start has not been sent yet, and the next try goes on to it"
     if entry.state is State.REJECTED:
         return "it is known that nothing was started, and the next try starts"
     if entry.state is State.SETTLED:

@@ -87,6 +87,12 @@ class TestRefused:
         with pytest.raises(LedgerError, match="nothing was started, and the next try starts"):
             verdict(ledger)
 
+    def test_start_that_was_not_sent(self, ledger: Ledger, verdict: Callable[[Ledger], Entry]) -> None:
+        """While an attempt only prepares, nothing can run, and the next try goes on without a verdict."""
+        ledger.claim("k", event(State.INTENT, preparing=True, progress={"case_id": "c-1"}), None)
+        with pytest.raises(LedgerError, match="has not been sent yet"):
+            verdict(ledger)
+
     def test_unknown_key(self, ledger: Ledger, verdict: Callable[[Ledger], Entry]) -> None:
         """A key that nobody used is no entry, and becomes none."""
         with pytest.raises(LedgerError, match="holds nothing for k"):

@@ -112,6 +112,13 @@ class TestShow:
         assert "tl ledger adopt 'a step' EXECUTION_ID --reason" in shown.stderr
         assert "tl ledger not-started 'a step' --reason" in shown.stderr
 
+    def test_prepared_start_shows_what_was_made(self, ledger: SqlLedger) -> None:
+        """Of a start that was not sent yet the ids are shown that it has made, and no verdict is asked for."""
+        ledger.claim("k", event(State.INTENT, at=time.time() - HOUR, preparing=True, progress={"case_id": "c-1"}), None)
+        shown = call("ledger", "show", "k")
+        assert ("case_id=c-1" in shown.stdout, shown.stderr) == (True, "")
+        assert answer("ledger", "show", "k")["progress"] == {"case_id": "c-1"}
+
     def test_key_of_two_services_needs_a_namespace(self, ledger: SqlLedger) -> None:
         """Where a key is used at two services, the command asks which is meant."""
         for name in ("here", "there"):
