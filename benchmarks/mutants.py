@@ -26,6 +26,7 @@ TESTS = (
     "test_claim.py",
     "test_idempotency.py",
     "test_retry.py",
+    "test_retry_budget.py",
     "ledger/test_entry.py",
 )
 CONFIGURATION = """

@@ -245,7 +245,7 @@ class OutcomeRules:
         }
         raise kinds.get(execution.status, ExecutionFailed)(
             f"Execution {execution.id} ended as {execution.status} ({execution.raw_status})."
-            " Look it up in the vendor's dashboard; nothing was cancelled or repeated.",
+            " Look it up in the vendor's dashboard.",
             execution_id=execution.id,
         )
 

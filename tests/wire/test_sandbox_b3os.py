@@ -334,12 +334,23 @@ class TestStatuses:
         first = data(b3os.get(started))
         assert set(first) == {"execution", "events", "message"}
         assert first["execution"] == started["execution"]
+        assert [event["eventType"] for event in first["events"]] == ["sandbox.created"]
         b3os.control.advance(1)
         second = data(b3os.get(started))
         assert second["execution"]["responsePayload"]["customer"] == CUSTOMER
         assert [event["eventType"] for event in second["events"]] == ["sandbox.created", "sandbox.over"]
         assert second["events"][0].items() >= first["events"][0].items()
         assert {"executionId", "workflowId"} <= set(second["events"][1])
+
+    @pytest.mark.parametrize(("workflow", "level"), [("kyc-approve", "info"), ("kyc-fail", "error")])
+    def test_events(self, b3os: B3os, workflow: str, level: str) -> None:
+        """The event of an end has its time, its level, and an id of its own."""
+        started = b3os.start(workflow)
+        b3os.control.advance(1)
+        created, over = data(b3os.get(started))["events"]
+        assert (created["level"], over["level"]) == ("info", level)
+        assert (created["createdAt"], over["createdAt"]) == (DATE, "2026-09-21T14:13:21.250000Z")
+        assert [created["id"], over["id"]] == [f"{started['execution']['id']}-{number}" for number in (1, 2)]
 
     def test_public_answer(self, b3os: B3os) -> None:
         """The answer to a client token is flat, and has neither result nor reason nor request."""
@@ -545,8 +556,11 @@ class TestRuns:
         assert_refused(b3os.get_run_publicly("run_none"), 404)
 
     def test_body_may_be_absent(self, b3os: B3os) -> None:
-        """A run needs no body."""
+        """A run needs no body; either of two modes may be asked for."""
         assert data(b3os.http.post("/v1/workflows/kyc-approve/run"))
+        bodies: list[dict[str, Any]] = [{"simulate": True}, {"dustTest": True}, {"simulate": True, "dustTest": False}]
+        for body in bodies:
+            assert data(b3os.post_run(**body))
 
     def test_chosen_id(self, b3os: B3os) -> None:
         """A client may choose the id, once for the whole organization; an execution's run counts too."""
@@ -594,7 +608,11 @@ class TestRuns:
         run_id = started["execution"]["runId"]
         b3os.control.advance(1)
         run = data(b3os.cancel(run_id))
-        assert (run["id"], run["status"]) == (run_id, "cancelled")
+        assert (run["id"], run["status"], run["executionState"]["check"]["status"]) == (
+            run_id,
+            "cancelled",
+            "cancelled",
+        )
         execution = b3os.execution(started)
         assert execution["status"] == "workflow_cancelled"
         assert execution["finishedAt"] == "2026-09-21T14:13:21.250000Z"

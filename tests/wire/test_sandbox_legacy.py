@@ -12,6 +12,7 @@ import pytest
 
 from tests.wire.test_sandbox import NOBODY, NOW, UUID4, Sandbox, assert_refused, at, running
 from tl_orchestration.sandbox import SandboxServer, SandboxSettings
+from tl_orchestration.sandbox.ids import Streams
 from tl_orchestration.sandbox.settings import SANDBOX_JWT
 from tl_orchestration.sandbox.variants import TABLE
 
@@ -182,6 +183,11 @@ class TestAuthorize:
         assert legacy.get(execution).status_code == 200
         legacy.vary(legacy_organization_token=True)
         assert legacy.run()
+
+    def test_ids_have_their_length(self) -> None:
+        """Ids of random digits have as many as they should, zeros in front included."""
+        ids = Streams(1)
+        assert all(re.fullmatch("[0-9a-f]{3}", ids.hex("any", 3)) for _ in range(200))
 
     def test_deterministic(self) -> None:
         """Under one seed and clock two sandboxes hand out the same tokens, cases, sets and executions."""
@@ -811,6 +817,7 @@ class TestVariants:
             "status_shape": "by-accept",
         }
         assert settings.token_lifetime == 5
+        assert SandboxSettings(token_lifetime=1).token_lifetime == 1
         assert [(key.key, key.secret, key.can_run, key.can_view) for key in settings.keys] == [("k", "s", True, False)]
         with SandboxServer(settings) as server:
             legacy = Legacy(server)

@@ -33,6 +33,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Configuring no access log is not enough: whoever sets up logging after uvicorn (Airflow does) brings it back,
+        # and its lines have the tokens of hosted pages and of public executions in their queries.
+        self.access_log = False
         inner = cast("ASGIApp", self.app)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

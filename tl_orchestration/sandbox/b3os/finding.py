@@ -33,10 +33,11 @@ class Finder:
     def run(self, run_id: str) -> tuple[Run, Execution]:
         """A run; an execution that waits to be run has none yet. Raises `RefusedError`, 404."""
         run = self._store.b3os.run(run_id)
-        execution = None if run is None else self._store.find(run.execution_id)
-        if run is None or execution is None or not has_run(execution.status_at(self._store.clock.now())):
-            raise RefusedError(404, "NOT_FOUND", f"Run {run_id} not found")
-        return run, execution
+        if run is not None:
+            execution = self._store.find(run.execution_id)
+            if has_run(execution.status_at(self._store.clock.now())):
+                return run, execution
+        raise RefusedError(404, "NOT_FOUND", f"Run {run_id} not found")
 
     async def subject_of_execution(self, request: Request) -> Subject:
         """The execution in the path, for faults."""
