@@ -122,8 +122,8 @@ def flat_out(rounds: int) -> float:
     """
     Watcher and bounded loop in turn, without pause between polls: the steadiest ratio.
     """
-    samples: dict[str, list[dict[str, Any]]] = {"watcher": [], "bounded": [], "aiohttp": []}
-    for way in ("watcher", "bounded") * rounds + ("aiohttp",):
+    samples: dict[str, list[dict[str, Any]]] = {way: [] for way in ("watcher", "bounded", "per-poll", "aiohttp")}
+    for way in ("watcher", "bounded") * rounds + ("per-poll", "aiohttp"):
         samples[way].append(measure(way, 5 * CONNECTIONS, 0.0, _FLAT_OUT_SECONDS))
     _block(
         f"{5 * CONNECTIONS} executions, polled without pause",

@@ -1,8 +1,8 @@
 """
 The third loop that drives flows: all waits of one client in one event loop.
 
-Flows that sleep lie in a heap by the time at which they go on, and a few workers, which live only while something is
-due, send what those ask for. So a wait costs a generator and a future instead of a task and a timer, and requests in
+Flows that sleep lie in a heap by the time at which they go on; a task is made for each request, when it is due and may
+leave, and for nothing else. So a wait costs a generator and a future instead of a task and a timer, and requests in
 flight are bounded before they reach httpx, whose pool slows down with the square of its queue.
 """
 
@@ -67,7 +67,7 @@ class Poller:
         self._heap: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._workers = 0
+        self._in_flight = 0
 
     def admit(self, flow: Flow[Execution]) -> Waiter:
         waiter = Waiter(next(self._numbers), flow)
@@ -104,9 +104,12 @@ class Poller:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _step(self, waiter: Waiter, reply: Any, error: TransactionlinkError | None = None) -> None:
+    def _step(
+        self, waiter: Waiter, reply: Any, error: TransactionlinkError | None = None, since: float | None = None
+    ) -> None:
         """
         Let a flow go on, in the context of whoever waits, and put it where the next thing that it asks for is done.
+        ``since`` is the time from which it has been due, if it has.
         """
         waiter.request = waiter.task = None
         if waiter.future.done():
@@ -123,17 +126,17 @@ class Poller:
             waiter.future.cancel()
             raise
         else:
+            now = asyncio.get_running_loop().time()
             if isinstance(command, Sleep):
-                self._push(waiter, command.seconds)
+                self._push(waiter, now + command.seconds)
             elif isinstance(command, Request):
                 waiter.request = command
-                self._push(waiter, 0.0)
+                self._push(waiter, now if since is None else since)
             else:
-                # A ledger may need the context of its user, and must not keep the workers from polling.
-                waiter.task = self._start(self._perform(waiter, command), waiter.context.copy())
+                # A ledger may need the context of its user, and must not keep others from polling.
+                waiter.task = self._start(self._record(waiter, command), waiter.context.copy())
 
-    def _push(self, waiter: Waiter, seconds: float) -> None:
-        due = asyncio.get_running_loop().time() + seconds
+    def _push(self, waiter: Waiter, due: float) -> None:
         heapq.heappush(self._heap, (due, waiter.number))
 
     def _start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
@@ -144,13 +147,14 @@ class Poller:
 
     def _dispatch(self) -> None:
         """
-        Give workers what may leave now, and set the timer for what is next.
+        Send what may leave now, and set the timer for what is next.
         """
-        while self._workers < self._bound and (waiter := self._take()) is not None:
-            self._workers += 1
-            waiter.task = self._start(self._work(waiter), Context())
-        if not self._heap or self._workers >= self._bound:
-            return  # a worker that is done dispatches again
+        while self._in_flight < self._bound and (waiter := self._take()) is not None:
+            assert waiter.request is not None
+            self._in_flight += 1
+            waiter.task = self._start(self._request(waiter, waiter.request), Context())
+        if not self._heap or self._in_flight >= self._bound:
+            return  # the next answer dispatches again
         when = max(self._heap[0][0], self._gate.opens_at)
         if self._timer is None or when < self._timer.when():
             self._disarm()
@@ -173,34 +177,30 @@ class Poller:
         while self._heap and self._heap[0][0] <= loop.time():
             if self._gate.opens_at > loop.time():
                 return None
-            waiter = self._waiters.get(heapq.heappop(self._heap)[1])
+            due, number = heapq.heappop(self._heap)
+            waiter = self._waiters.get(number)
             if waiter is None or waiter.future.done():
                 continue
             if waiter.request is None:
-                self._step(waiter, None)
+                self._step(waiter, None, since=due)
             else:
                 self._gate.passed(loop.time())
                 return waiter
         self._gate.drained(loop.time())
         return None
 
-    async def _work(self, waiter: Waiter) -> None:
-        """
-        Serve one waiter after another for as long as anything is due.
-        """
-        task = waiter.task
-        following: Waiter | None = waiter
+    async def _request(self, waiter: Waiter, request: Request) -> None:
         try:
-            while following is not None:
-                following.task = task
-                await self._perform(following, following.request)
-                following = self._take()
+            await self._perform(waiter, request)
         finally:
-            self._workers -= 1
+            self._in_flight -= 1
             self._dispatch()
 
-    async def _perform(self, waiter: Waiter, command: Command | None) -> None:
-        assert command is not None
+    async def _record(self, waiter: Waiter, command: Command) -> None:
+        await self._perform(waiter, command)
+        self._dispatch()
+
+    async def _perform(self, waiter: Waiter, command: Command) -> None:
         try:
             reply = await self._client._perform(command)
         except TransactionlinkError as error:
@@ -215,8 +215,6 @@ class Poller:
             if isinstance(reply, Response) and reply.status == 429:
                 self._pause(reply)
             self._step(waiter, reply)
-        if not isinstance(command, Request):
-            self._dispatch()
 
     def _pause(self, refusal: Response) -> None:
         named = retry_after(refusal.headers.get("retry-after"), self._client._clock.now())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -242,11 +243,11 @@ class SyncWire(Wire):
 @define(eq=False)
 class _Pool:
     """
-    The connections of one event loop. A semaphore in front of them bounds what httpcore has to queue: its pool slows
-    down with the square of the queue.
+    The connections of one event loop: one transport for each, of which the one used last goes first. With each request
+    httpcore's own pool looks at every connection and everything that queues for one.
     """
 
-    transport: httpx.AsyncBaseTransport
+    free: list[httpx.AsyncBaseTransport]
     in_flight: asyncio.Semaphore
     closed: bool = False
 
@@ -259,19 +260,22 @@ class AsyncWire(Wire):
     def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
         super().__init__(base_url, credentials, settings)
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
+        self._making = threading.Lock()
 
     def _new_transport(self) -> httpx.AsyncBaseTransport:
-        return _AsyncTransport(verify=self._tls, limits=self._limits, proxy=self._proxy, trust_env=False, http1=True)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS)
+        return _AsyncTransport(verify=self._tls, limits=limits, proxy=self._proxy, trust_env=False, http1=True)
 
     def _pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            # Open connections keep their loop alive, so a dead loop does not leave by itself.
-            for dead in [known for known in self._pools if known.is_closed()]:
-                del self._pools[dead]
-            pool = _Pool(self._new_transport(), asyncio.Semaphore(self._settings.max_connections))
-            self._pools[loop] = pool
+            pool = _Pool([], asyncio.Semaphore(self._settings.max_connections))
+            with self._making:
+                # Open connections keep their loop alive, so a dead loop does not leave by itself.
+                for dead in [known for known in self._pools if known.is_closed()]:
+                    del self._pools[dead]
+                self._pools[loop] = pool
         if pool.closed:
             raise RuntimeError("This client has been closed.")
         return pool
@@ -283,7 +287,8 @@ class AsyncWire(Wire):
         pool = self._pools.get(asyncio.get_running_loop())
         if pool is not None:
             pool.closed = True
-            await pool.transport.aclose()
+            for transport in pool.free:
+                await transport.aclose()
 
     async def send(self, request: Request) -> Response:
         """
@@ -291,10 +296,21 @@ class AsyncWire(Wire):
         """
         pool = self._pool()
         async with pool.in_flight:
-            if request.repeatable:
-                return await self._exchange(pool.transport, request, None)
-            async with self._new_transport() as transport:
-                return await self._exchange(transport, request, _Progress())
+            if not request.repeatable:
+                async with self._new_transport() as transport:
+                    return await self._exchange(transport, request, _Progress())
+            transport = pool.free.pop() if pool.free else self._new_transport()
+            try:
+                response = await self._exchange(transport, request, None)
+            except BaseException:
+                # Whatever state it is in: after some failures httpcore counts a connection that is gone.
+                with contextlib.suppress(Exception):
+                    await transport.aclose()
+                raise
+            pool.free.append(transport)
+            if pool.closed:
+                await transport.aclose()
+            return response
 
     async def _exchange(
         self, transport: httpx.AsyncBaseTransport, request: Request, progress: _Progress | None

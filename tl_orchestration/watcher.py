@@ -5,6 +5,7 @@ Any number of waits at the price of one poller per event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class Watcher:
     Waits for any number of executions of one client, with few requests in flight (``max_connections`` of the client's
     settings). ``AsyncClient.wait`` goes through a watcher of the client's own.
 
-    It may be used from several event loops: each has its own heap, workers, pauses and limit. Between polls it keeps
+    It may be used from several event loops: each has its own waits, pauses and limits. Between polls it keeps
     one timer and no task; without waits, neither.
 
     Args:
@@ -40,6 +41,7 @@ class Watcher:
         self._limit = requests_per_second
         # A poller without waits holds nothing of its loop, so the entry goes when the loop does.
         self._pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = weakref.WeakKeyDictionary()
+        self._making = threading.Lock()
         self._closed = False
 
     async def wait(
@@ -59,7 +61,9 @@ class Watcher:
         loop = asyncio.get_running_loop()
         poller = self._pollers.get(loop)
         if poller is None:
-            poller = self._pollers[loop] = Poller(self._client, self._limit)
+            poller = Poller(self._client, self._limit)
+            with self._making:
+                self._pollers[loop] = poller
         waiter = poller.admit(self._client._wait(execution, timeout, patience))
         try:
             return await waiter.future
@@ -74,7 +78,9 @@ class Watcher:
         """
         self._closed = True
         here = asyncio.get_running_loop()
-        for loop, poller in list(self._pollers.items()):
+        with self._making:
+            pollers = list(self._pollers.items())
+        for loop, poller in pollers:
             if loop is here:
                 await poller.end()
             elif not loop.is_closed():

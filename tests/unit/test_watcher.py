@@ -120,6 +120,31 @@ class TestOutcomes:
 
         in_virtual_time(main)
 
+    def test_deadline_cancels_what_is_ours(self) -> None:
+        """A wait alone in its loop records the decision, cancels, and records how the execution has ended."""
+        events: list[State] = []
+
+        class Noting(MemoryLedger):
+            def append(self, key: str, event: Event) -> Entry:
+                events.append(event.state)
+                return super().append(key, event)
+
+        class Cancelling(VirtualService):
+            async def send(self, request: Request) -> Response:
+                if request.operation == "cancel":
+                    self._says = lambda name, now: about(name, "CANCELLED")
+                    return response(200)
+                return await super().send(request)
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = client_of(Cancelling(ends_at(NEVER)), loop.clock(), ledger=Noting())
+            with pytest.raises(WaitTimeout) as caught:
+                await client.wait(Handle(execution_id="e1", key="k", owned=True), 25, patience=EVERY_10)
+            assert caught.value.cancelled
+            assert events == [State.CANCEL_REQUESTED, State.SETTLED]
+
+        in_virtual_time(main)
+
     def test_ledger_is_written_in_the_waiters_context(self) -> None:
         """An ending is recorded where its user's context is known, and a slow ledger keeps nobody from polling."""
         seen: dict[str, str | None] = {}
@@ -352,6 +377,23 @@ class TestCancellation:
             other = asyncio.create_task(client.wait("e1", patience=EVERY_10))
             with pytest.raises(asyncio.CancelledError):
                 await waiting
+            assert loop.time() < 1
+            assert (await other).id == "e1"
+
+        in_virtual_time(main)
+
+    def test_raised_by_on_change(self) -> None:
+        """A callback that raises a cancellation ends its own wait with it."""
+
+        def stop(execution: Execution) -> None:
+            raise asyncio.CancelledError
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = client_of(VirtualService(ends_at(lambda name: 50.0)), loop.clock())
+            other = asyncio.create_task(client.wait("e1", patience=EVERY_10))
+            waiting = client.wait("e2", patience=Patience(pacing=EVERY_10.pacing, on_change=stop))
+            (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+            assert isinstance(outcome, asyncio.CancelledError)
             assert loop.time() < 1
             assert (await other).id == "e1"
 
