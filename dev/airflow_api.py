@@ -283,6 +283,33 @@ class AirflowApi(AirflowHttp):
         }
         self.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """
+        What *Mark run as failed* (or *success*) does.
+        """
+        self.request("PATCH", f"dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+
+    def clear_run(self, dag_id: str, run_id: str) -> None:
+        """
+        What *Clear* does for a whole run.
+        """
+        body = {"dry_run": False, "only_failed": False}
+        self.request("POST", f"dags/{dag_id}/dagRuns/{run_id}/clear", json=body)
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """
+        What *Delete* does for a run.
+        """
+        self.request("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
+
+    def live_jobs(self, kind: str) -> list[dict[str, Any]]:
+        """
+        The jobs of a kind, such as ``TriggererJob``, that run and have had a heartbeat lately.
+        """
+        found = self.request("GET", "jobs", params={"job_type": kind, "is_alive": True, "job_state": "running"})
+        jobs: list[dict[str, Any]] = found["jobs"]
+        return jobs
+
     def _log(
         self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int
     ) -> list[str | dict[str, Any]]:

@@ -37,7 +37,14 @@ def airflow_version(python: Path) -> str:
     return found[-1].name.removeprefix("apache_airflow_core-").removesuffix(".dist-info")
 
 
-def settings(python: Path, home: Path, dags_folder: Path, port: int, connections: Mapping[str, str]) -> dict[str, str]:
+def settings(
+    python: Path,
+    home: Path,
+    dags_folder: Path,
+    port: int,
+    connections: Mapping[str, str],
+    database_url: str | None = None,
+) -> dict[str, str]:
     """
     The environment of every Airflow process: everything on the loopback interface, no log in, quick to react.
 
@@ -45,6 +52,7 @@ def settings(python: Path, home: Path, dags_folder: Path, port: int, connections
 
     Args:
         connections: Connection id to JSON or URI.
+        database_url: Of Airflow's own database; default: an SQLite file in ``home``.
     """
     url = f"http://127.0.0.1:{port}"
     keys = _keys(home)
@@ -68,7 +76,7 @@ def settings(python: Path, home: Path, dags_folder: Path, port: int, connections
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet"],
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url or f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
@@ -107,7 +115,7 @@ def prepare_database(python: Path, home: Path, env: Mapping[str, str], template:
             build_template(python, template, env)
         shutil.copyfile(template, database)
     elif not marker.exists() or marker.read_text() != version:
-        _migrate(python, env)
+        migrate(python, env)
     marker.write_text(version)
 
 
@@ -118,7 +126,7 @@ def build_template(python: Path, template: Path, env: Mapping[str, str]) -> None
     template.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="airflow-template-") as folder:
         fresh = Path(folder, "airflow.db")
-        _migrate(
+        migrate(
             python,
             {**env, "AIRFLOW_HOME": folder, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{fresh}"},
         )
@@ -135,7 +143,10 @@ def build_template(python: Path, template: Path, env: Mapping[str, str]) -> None
                 raise
 
 
-def _migrate(python: Path, env: Mapping[str, str]) -> None:
+def migrate(python: Path, env: Mapping[str, str]) -> None:
+    """
+    Bring the database that ``env`` names to this Airflow's version.
+    """
     command = [str(python), "-m", "airflow", "db", "migrate"]
     done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=180, check=False)
     if done.returncode:

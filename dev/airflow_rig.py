@@ -53,6 +53,7 @@ class AirflowRig(AirflowApi):
         port: Of the api-server; default any free one.
         template_db: A migrated database to begin with, built if missing; default: kept beside ``python``.
         log_dir: One log file per process; default ``home/services``.
+        database_url: Of an empty database for Airflow's own tables; default: an SQLite file in ``home``.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class AirflowRig(AirflowApi):
         port: int | None = None,
         template_db: Path | None = None,
         log_dir: Path | None = None,
+        database_url: str | None = None,
     ) -> None:
         self.home = home.absolute()
         self.dags_folder = dags_folder.absolute()
@@ -75,6 +77,7 @@ class AirflowRig(AirflowApi):
         self._connections = dict(connections or {})
         self._extra = dict(env or {})
         self._template = template_db
+        self.database_url = database_url
         self._services: dict[str, Service] = {}
         self._killed: set[str] = set()
         self._guard: Guard | None = None
@@ -123,17 +126,16 @@ class AirflowRig(AirflowApi):
             raise RuntimeError("A rig is started once; make another one.")
         self.home.mkdir(parents=True, exist_ok=True)
         env = self._environment()
-        airflow_home.prepare_database(self._python, self.home, env, self._template)
+        if self.database_url is None:
+            airflow_home.prepare_database(self._python, self.home, env, self._template)
+        else:
+            airflow_home.migrate(self._python, env)
         atexit.register(self.stop)
         try:
             self._guard = Guard()
             since = datetime.now(UTC)
-            for name, arguments in COMMANDS.items():
-                command = [str(self._python), "-m", "airflow", *arguments]
-                log = self.log_dir / f"{name}.log"
-                log.unlink(missing_ok=True)
-                self._services[name] = Service(name, command, env, self.home, log, self._guard)
-                self._services[name].start()
+            for name in COMMANDS:
+                self._launch(name, name)
             self._wait_until_healthy(since, timeout)
         except BaseException:
             self.stop()
@@ -168,6 +170,34 @@ class AirflowRig(AirflowApi):
         if number is signal.SIGKILL and whole and service.session is not None:
             sessions.kill_all([service.session])
             service.reap()
+
+    def add_triggerer(self, timeout: float = 60) -> str:
+        """
+        Start one more triggerer and wait until it is at work.
+
+        Returns:
+            Its name, for :meth:`kill` and :meth:`remove`.
+        """
+        before = len(self.live_jobs("TriggererJob"))
+        name = f"triggerer-{len(self._services)}"
+        self._launch(name, "triggerer")
+        self.wait_for(lambda: len(self.live_jobs("TriggererJob")) > before or None, name, timeout)
+        return name
+
+    def remove(self, name: str) -> None:
+        """
+        End one that :meth:`add_triggerer` has started.
+        """
+        stop([self._services.pop(name)], patience=3)
+        self._killed.discard(name)
+
+    def _launch(self, name: str, kind: str) -> None:
+        assert self._guard is not None, "the rig has been started"
+        command = [str(self._python), "-m", "airflow", *COMMANDS[kind]]
+        log = self.log_dir / f"{name}.log"
+        log.unlink(missing_ok=True)
+        self._services[name] = Service(name, command, self._environment(), self.home, log, self._guard)
+        self._services[name].start()
 
     def restart(self, name: str, timeout: float = 60) -> None:
         """
@@ -248,7 +278,9 @@ class AirflowRig(AirflowApi):
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
-        settings = airflow_home.settings(self._python, self.home, self.dags_folder, self.port, self._connections)
+        settings = airflow_home.settings(
+            self._python, self.home, self.dags_folder, self.port, self._connections, self.database_url
+        )
         return settings | self._extra
 
     # --- telling what went wrong

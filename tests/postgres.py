@@ -60,6 +60,12 @@ class Postgres:
         login = user if password is None else f"{user}:{password}"
         return f"postgresql+psycopg://{login}@/{database}?host={self._folder}"
 
+    def airflow_url(self) -> str:
+        """
+        A new database without tables, as Airflow's own drivers take it.
+        """
+        return self.url(self.empty_database()).replace("+psycopg", "+psycopg2")
+
     def execute(self, statement: str, *, database: str = _OWNER) -> None:
         """
         Run one statement as the owner, outside of any transaction.

@@ -19,6 +19,7 @@ from tl_orchestration.sandbox import SandboxServer
 
 if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
+    from tests.postgres import Postgres
 
 PROJECT = Path(__file__).parents[1]
 DAGS = (PROJECT / "tests/e2e/airflow_dags", PROJECT / "example_dags/airflow")
@@ -72,7 +73,7 @@ def connection(oracle: Oracle, **fields: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def airflow(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowRig]:
+def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowRig]:
     from dev.airflow_rig import AirflowRig
 
     connections = {
@@ -87,6 +88,7 @@ def airflow(oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
     for file in [file for folder in DAGS for file in folder.glob("*.py")]:
         shutil.copy(file, dags)
-    rig = AirflowRig(home, dags, connections=connections, env={"PYTHONPATH": str(PROJECT)})
+    url = postgres.airflow_url()
+    rig = AirflowRig(home, dags, connections=connections, env={"PYTHONPATH": str(PROJECT)}, database_url=url)
     with rig:
         yield rig
