@@ -9,7 +9,7 @@ export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo up test soak check bench mutants env-airflow constraints wheel clean
+.PHONY: help demo up test soak e2e-airflow check bench mutants env-airflow constraints wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ test: env-airflow ## Pass all tests, real Airflow included
 
 soak: env-airflow ## The same laws with full counts
 	@SOAK=1 $(PY) -m pytest
+
+e2e-airflow: env-airflow ## Every end-to-end test on a real Airflow, the slow ones too
+	@SOAK=1 $(PY) -m pytest tests/e2e
 
 check: env-airflow ## Lint, format, types, import contracts
 	@$(AIRFLOW)/bin/ruff check --quiet .

@@ -16,12 +16,24 @@ _TEXT = {"type": ["string", "null"]}
 FIELDS: dict[str, dict[str, Any]] = {
     "service": {
         "label": "Service",
-        "description": "Which API this connection speaks.",
-        "schema": {"type": "string", "enum": ["transactionlink"], "default": "transactionlink"},
+        "description": (
+            "Which API this connection speaks. transactionlink: password is the organization token."
+            " transactionlink-legacy: login and password are API key and API secret. b3os: password is the key."
+        ),
+        "schema": {
+            "type": "string",
+            "enum": ["transactionlink", "transactionlink-legacy", "b3os"],
+            "default": "transactionlink",
+        },
+    },
+    "organization_id": {
+        "label": "Organization id (B3OS)",
+        "description": "Only for a B3OS key that is bound to no organization: sent as X-Org-ID.",
+        "schema": _TEXT,
     },
     "workspace_id": {
         "label": "Workspace id",
-        "description": "If given, a start that is answered from another workspace is refused.",
+        "description": "If given, a start that is answered from another workspace (B3OS: organization) is refused.",
         "schema": _TEXT,
     },
     "request_timeout": {
@@ -54,6 +66,14 @@ FIELDS: dict[str, dict[str, Any]] = {
         "description": "PEM file on the workers and triggerers with a client certificate and its key.",
         "schema": _TEXT,
     },
+    "ledger_url": {
+        "label": "Ledger URL",
+        "description": (
+            "Database for tasks with a key: postgresql+psycopg://user@host/database, or sqlite:///FILE for one host."
+            " Default: [transactionlink] ledger_url of airflow.cfg."
+        ),
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
     "status_map": {
         "label": "Status map (JSON)",
         "description": 'Status words that this version does not know, such as {"ON_HOLD": "WAITING"}.',
@@ -69,8 +89,24 @@ FIELDS: dict[str, dict[str, Any]] = {
         "description": "Refuse result='full' for every DAG: no result of this connection enters XCom whole.",
         "schema": {"type": "boolean", "default": False},
     },
+    "result_uri_prefixes": {
+        "label": "Storage for results",
+        "description": (
+            "Refuse every storage URI as result that is not below one of these, such as s3://conn@bucket/kyc/ (commas"
+            " between them, or a JSON list). Empty: no restriction."
+        ),
+        "schema": _TEXT,
+    },
 }
 
-HIDDEN = ["schema", "port", "login"]
-RELABELED = {"host": "Base URL", "password": "Organization token"}
-PLACEHOLDERS = {"host": "https://api.transactionlink.io", "password": "tot_…"}
+HIDDEN = ["schema", "port"]
+RELABELED = {
+    "host": "Base URL",
+    "login": "API key (legacy service only)",
+    "password": "Organization token, API secret (legacy) or B3OS key",
+}
+PLACEHOLDERS = {
+    "host": "https://api.transactionlink.io, or https://api.b3os.org",
+    "login": "empty, unless the service is transactionlink-legacy",
+    "password": "tot_…, API secret, or b3sk_…",
+}

@@ -6,27 +6,36 @@ A signal alone does not say: Airflow sends the same one for both. The state of t
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider import identity, versions
+
+if TYPE_CHECKING:
+    from airflow_provider.identity import TaskIdentity
 
 log = logging.getLogger(__name__)
 
 #: States that a task which is still executing is only ever given by somebody's decision to end it: marked failed or
-#: successful, or its run ended by a person or a time-out (``skipped``). Not ``restarting``: a person who clears a
-#: running task wants it to run, and the next try, which knows whether it is a new life of the task, decides.
+#: successful, or its run ended by a person or a time-out (``skipped``), or deleted with everything in it (``removed``).
+#: Not ``restarting``: a person who clears a running task wants it to run, and the next try, which knows whether it is
+#: a new life of the task, decides.
 DECIDED = frozenset({"failed", "success", "skipped", "removed"})
+
+#: The state of a deferred task that waits on: its trigger was only moved to another triggerer.
+_WAITS_ON = "deferred"
+
+#: The processes' supervisors that have been asked once.
+_ready = False
 
 
 def somebody_decided(context: Any) -> bool:
     """
-    Ask Airflow for the state of this task. No clear answer counts as no decision.
+    In a worker: ask Airflow for the state of this task. No clear answer counts as no decision.
     """
-    ti = context["ti"]
     try:
-        states = ti.get_task_states(
-            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-        )
-        state = _only(states.get(ti.run_id))
+        state = _state_of(context["ti"])
     except Exception as error:  # whatever breaks here, the answer is that we do not know
         log.warning("Airflow did not say whether somebody stopped this task (%s).", type(error).__name__)
         return False
@@ -34,6 +43,50 @@ def somebody_decided(context: Any) -> bool:
     return state in DECIDED
 
 
-def _only(states: Any) -> str | None:
-    values = list(states.values()) if isinstance(states, dict) else []
-    return str(getattr(values[0], "value", values[0])) if len(values) == 1 and values[0] is not None else None
+async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> bool:
+    """
+    In a triggerer: whether somebody ended the task that was deferred, as opposed to a trigger that moves elsewhere. No
+    clear answer counts as no decision.
+
+    Args:
+        durable: A task that was cleared finds by itself what its earlier life has started. Where it cannot, a clear
+            ends the execution here; only while its next try is not deferred in turn, for that looks like a move.
+    """
+    if versions.ON_KILL_IS_A_DECISION:
+        return True
+    if ti is None:
+        return False
+    try:
+        state = await asyncio.to_thread(_state_of, ti)
+    except Exception as error:
+        log.warning("Airflow did not say whether somebody ended this task (%s).", type(error).__name__)
+        return False
+    log.info("Told to stop waiting; Airflow has this task as %s.", state or "without a state")
+    return state in DECIDED or (not durable and state != _WAITS_ON)
+
+
+async def make_ready(ti: TaskIdentity | None) -> None:
+    """
+    Ask once, when the first trigger of a process starts. The first question of its life costs a triggerer some seconds
+    in which it does nothing else: better now than between a person's decision and the cancel.
+    """
+    global _ready
+    if _ready or ti is None or versions.ON_KILL_IS_A_DECISION:
+        return
+    _ready = True
+    try:
+        await asyncio.to_thread(_state_of, ti)
+    except Exception as error:
+        log.debug("Airflow could not be asked for the state of a task (%s).", type(error).__name__)
+
+
+def _state_of(ti: TaskIdentity) -> str | None:
+    states = versions.task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    if not states:
+        return "removed"
+    found = list(states[ti.run_id].values())
+    if len(found) != 1:
+        raise LookupError(identity.step_key(ti))
+    return None if found[0] is None else str(getattr(found[0], "value", found[0]))

@@ -5,6 +5,7 @@ Airflow logs the payload and keeps it in its database.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +40,8 @@ class WaitEvent:
         status_code: HTTP status of that error, if it had one.
         deadline: When waiting was to end, epoch seconds.
         expires_at: When the service ends the execution, epoch seconds.
+        service: Which API the execution lives in.
+        api_version: The version of the API that it was started with, where the service has several.
     """
 
     ending: Ending
@@ -48,6 +51,8 @@ class WaitEvent:
     status_code: int | None = None
     deadline: float | None = None
     expires_at: float | None = None
+    service: str = "transactionlink"
+    api_version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -62,6 +67,8 @@ class WaitEvent:
             "status_code": self.status_code,
             "deadline": self.deadline,
             "expires_at": self.expires_at,
+            "service": self.service,
+            "api_version": self.api_version,
         }
 
     @classmethod
@@ -73,7 +80,7 @@ class WaitEvent:
             InvalidAnswer: It is not an event of a known format.
         """
         try:
-            if payload["format"] != EVENT_FORMAT:
+            if type(payload["format"]) is not int or payload["format"] != EVENT_FORMAT:
                 raise ValueError("format")
             identifier = safe_id(payload["execution_id"])
             if identifier is None:
@@ -86,6 +93,8 @@ class WaitEvent:
                 status_code=_optional(payload, "status_code", int),
                 deadline=_optional(payload, "deadline", float, int),
                 expires_at=_optional(payload, "expires_at", float, int),
+                service=_optional(payload, "service", str) or "transactionlink",
+                api_version=_optional(payload, "api_version", int),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidAnswer(
@@ -96,6 +105,10 @@ class WaitEvent:
 
 def _optional(payload: Any, name: str, *kinds: type) -> Any:
     value = payload.get(name)
-    if value is not None and not isinstance(value, kinds):
+    if value is None:
+        return None
+    if not isinstance(value, kinds) or isinstance(value, bool):
         raise TypeError(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(name)
     return value

@@ -7,21 +7,19 @@ What no retry can mend ends the task at once; what a retry may mend is retried, 
 from __future__ import annotations
 
 import contextlib
+import shlex
 from typing import TYPE_CHECKING
 
-from airflow_provider.versions import AirflowException, AirflowFailException
+from airflow_provider.versions import AirflowException, AirflowFailException, conf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tl_orchestration.errors import TransactionlinkError
+    from tl_orchestration.errors import StartOutcomeUnknown, TransactionlinkError
 
 
-#: What a person does about a start of unknown fate, here where the ledger is Airflow's task state.
-UNKNOWN_START = (
-    "Look for it in the vendor's dashboard. If it runs, wait for it with TransactionlinkWorkflowSensor; if it does not,"
-    " set on_unknown_start='restart' and clear the task."
-)
+#: What a person does about a start of unknown fate that no ledger knows of.
+UNRECORDED_START = "If it runs, wait for it with TransactionlinkWorkflowSensor; if it does not, clear the task."
 
 
 class TransactionlinkFailure(AirflowFailException):
@@ -45,7 +43,7 @@ class TransactionlinkRetry(AirflowException):
 
 
 @contextlib.contextmanager
-def reported(*, retry_endings: bool = False, under_way: bool = False) -> Iterator[None]:
+def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: bool = False) -> Iterator[None]:
     """
     Raise the core's errors as one of the two above, with their sentence as the message.
 
@@ -54,6 +52,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False) -> Iterato
             (``retry_failed``).
         under_way: An execution is being waited for. A connection that cannot be read is then a reason to come back:
             Airflow says that it does not exist also when its secrets backend is away.
+        keyed: The step has a key of the caller's own, so that ``tl ledger`` can be told what became of a start.
     """
     from tl_orchestration.errors import (
         ExecutionCancelled,
@@ -74,5 +73,34 @@ def reported(*, retry_endings: bool = False, under_way: bool = False) -> Iterato
             or (retry_endings and isinstance(error, endings))
             or (under_way and isinstance(error, InvalidSettings))
         )
-        message = f"{error.what} {UNKNOWN_START}" if isinstance(error, StartOutcomeUnknown) else str(error)
+        message = str(error)
+        if isinstance(error, StartOutcomeUnknown) and not keyed:
+            message = f"{error.what} {_way_out(error)}"
         raise (TransactionlinkRetry if again else TransactionlinkFailure)(message, error) from None
+
+
+def _way_out(error: StartOutcomeUnknown) -> str:
+    """
+    What a person does about a start of unknown fate, here where the ledger is Airflow's task state.
+    """
+    if error.key is None:
+        return UNRECORDED_START
+    key, url = shlex.quote(error.key), shlex.quote(_ledger_url())
+    adopted = f"tl ledger adopt {key} {error.execution_id or 'EXECUTION_ID'} --reason TEXT --url {url}"
+    return (
+        f"Then tell Airflow's task state: `{adopted}` if it runs, `tl ledger not-started {key} --reason TEXT --url"
+        f" {url}` if it does not, and clear the task."
+    )
+
+
+def _ledger_url() -> str:
+    """
+    This Airflow as ``tl`` takes it, with a host to fill in where ``[api] base_url`` is not set or cannot be called.
+    """
+    from tl_orchestration.errors import InvalidSettings
+    from tl_orchestration.ledger.airflow_rest import SCHEME, airflow_address
+
+    try:
+        return SCHEME + airflow_address(conf.get("api", "base_url", fallback="") or "")
+    except InvalidSettings:
+        return f"{SCHEME}https://AIRFLOW"

@@ -5,45 +5,94 @@ From an ended execution to what the task returns: one dict, or the right Airflow
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider.failures import TransactionlinkFailure
+from airflow_provider.redaction import Withheld
 from airflow_provider.versions import AirflowSkipException
 from tl_orchestration.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from airflow_provider.hooks import TransactionlinkHook
+    from airflow_provider.result_uri import ResultUri
     from tl_orchestration import Client, Execution
     from tl_orchestration.outcome import OutcomeRules
+
+RESULT_MODES = ("full", "none", "reference")
 
 log = logging.getLogger(__name__)
 
 
-def returned(
-    client: Client,
-    execution: Execution,
-    rules: OutcomeRules,
-    *,
-    result: Literal["reference", "full", "none"],
-    only_scalars: bool,
-) -> dict[str, Any]:
+def rendered_result(value: Any) -> Any:
     """
-    The task's return value. The result is fetched only where the rules or ``full`` need it.
+    What Airflow may store of the rendered argument ``result``: a storage URI that is refused may hold a credential.
+    """
+    from airflow_provider.result_uri import ResultUri
+
+    if not isinstance(value, str) or value in RESULT_MODES:
+        return value
+    try:
+        ResultUri.parse(value)
+    except InvalidRequest:
+        return Withheld(value)
+    return value
+
+
+def destination(hook: TransactionlinkHook, result: Any) -> ResultUri | None:
+    """
+    Where in a storage the result goes; None: nowhere. Nothing is written or sent.
 
     Args:
-        only_scalars: The connection forbids full results: neither ``full`` nor a field that is an object or a list.
+        hook: Whose connection may forbid it.
+        result: The operator's argument, rendered.
+
+    Raises:
+        InvalidRequest: It is neither a mode nor a storage URI, or the connection forbids it.
+        InvalidSettings: The storage cannot be used in this worker, or what the connection allows cannot be read.
+    """
+    from airflow_provider.result_uri import ResultUri
+    from airflow_provider.results import storage
+
+    value = result.reveal() if isinstance(result, Withheld) else result
+    if value == "full" and hook.forbids_full_result():
+        raise InvalidRequest(
+            f"Connection {hook.transactionlink_conn_id!r} forbids result='full'. Name what you need in result_fields,"
+            " use the reference, or a storage URI."
+        )
+    if value in RESULT_MODES:
+        return None
+    if not isinstance(value, str) or "://" not in value:
+        raise InvalidRequest(
+            "result must be 'reference', 'full', 'none' or the URI of a storage, such as s3://bucket/."
+        )
+    uri, allowed = ResultUri.parse(value), hook.result_uri_prefixes()
+    if allowed and not any(uri.is_within(prefix) for prefix in allowed):
+        raise InvalidRequest(
+            f"Connection {hook.transactionlink_conn_id!r} allows results only below"
+            f" {', '.join(str(prefix) for prefix in allowed)} (result_uri_prefixes), and the URI given as result is not."
+        )
+    storage(uri)
+    return uri
+
+
+def returned(
+    hook: TransactionlinkHook, client: Client, execution: Execution, rules: OutcomeRules, *, result: Any
+) -> dict[str, Any]:
+    """
+    The task's return value. The result is fetched only where the rules, ``full`` or a storage URI need it.
 
     Raises:
         InvalidRequest: What the connection forbids was asked for.
         ExecutionFailed, ExecutionCancelled, ExecutionExpired: The execution did not succeed.
         ResultShapeChanged: A field or a verdict cannot be read from the result.
         TransactionlinkFailure: ``fail_when`` holds.
+        TransactionlinkRetry: The storage did not take the result.
         AirflowSkipException: ``skip_when`` holds.
     """
     rules.check_ending(execution)
     returns: dict[str, Any] = {"execution_id": execution.id, "status": execution.status.value, "fields": {}}
-    if result == "full" and only_scalars:
-        raise InvalidRequest("The connection forbids result='full'. Name what you need in result_fields.")
-    if result == "full" or rules.need_result:
+    storage_uri, only_scalars = destination(hook, result), hook.forbids_full_result()
+    if result == "full" or storage_uri is not None or rules.need_result:
         document = client.result(execution)
         verdict = rules.verdict(document)
         if verdict == "fail":
@@ -58,5 +107,9 @@ def returned(
                 )
         if result == "full":
             returns["result"] = document
+        if storage_uri is not None:
+            from airflow_provider.results import written
+
+            returns |= written(storage_uri, execution.id, document)
     log.info("Execution %s ended as %s.", execution.id, execution.status)
     return returns

@@ -15,6 +15,7 @@ from airflow_provider import connection_form
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_provider.result_uri import ResultUri
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.ledger import Ledger
 
@@ -35,8 +36,9 @@ class TransactionlinkHook(BaseHook):
     Builds clients from an Airflow connection of type ``transactionlink``.
 
     Args:
-        transactionlink_conn_id: Host: base URL (empty: the vendor's). Password: organization token. The other fields
-            are described in the connection form.
+        transactionlink_conn_id: Host: base URL (empty: the vendor's). Password: organization token, B3OS key or, with
+            the API key as login, API secret of the legacy service. The other fields are described in the connection
+            form.
     """
 
     conn_name_attr = "transactionlink_conn_id"
@@ -48,7 +50,6 @@ class TransactionlinkHook(BaseHook):
         super().__init__()
         self.transactionlink_conn_id = transactionlink_conn_id
         self._read: Connection | None = None
-        self._unused: Connection | None = None
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -100,11 +101,9 @@ class TransactionlinkHook(BaseHook):
             InvalidSettings: There is no such connection, or it cannot be used; the message says why.
         """
         from airflow_provider.observer import observer
-        from tl_orchestration import Client, OrganizationToken
+        from tl_orchestration import Client
 
-        arguments = client_arguments(self._connection(), status_map)
-        self._unused = self._connection()
-        arguments["credentials"] = OrganizationToken(self._token)
+        arguments = client_arguments(self._connection(), status_map, look_up=self._look_up)
         return Client(**arguments, ledger=ledger, observer=observer(triggerer=False))
 
     async def aget_client(self, status_map: Mapping[str, str] | None = None) -> AsyncClient:
@@ -114,15 +113,65 @@ class TransactionlinkHook(BaseHook):
         Raises:
             InvalidSettings: As :meth:`get_client`.
         """
-        from airflow_provider.observer import observer
+        return self.async_client(await self.alook_up(), status_map)
+
+    async def alook_up(self) -> Connection:
+        """
+        The connection as it is now.
+
+        Raises:
+            InvalidSettings: There is none.
+        """
         from airflow_provider.versions import AirflowNotFoundException
-        from tl_orchestration import AsyncClient
 
         try:
-            connection = await self.aget_connection(self.transactionlink_conn_id)
+            return await self.aget_connection(self.transactionlink_conn_id)
         except AirflowNotFoundException:
             raise _undefined(self.transactionlink_conn_id) from None
+
+    @staticmethod
+    def async_client(connection: Connection, status_map: Mapping[str, str] | None = None) -> AsyncClient:
+        """
+        A client for an event loop, with what a connection says. Its credential stays as it was read.
+
+        Raises:
+            InvalidSettings: As :meth:`get_client`.
+        """
+        from airflow_provider.observer import observer
+        from tl_orchestration import AsyncClient
+
         return AsyncClient(**client_arguments(connection, status_map), observer=observer(triggerer=True))
+
+    def service(self) -> str:
+        """
+        Name of the service that the connection speaks.
+        """
+        return _service(_extra(self._connection()))
+
+    def sql_ledger(self) -> Ledger:
+        """
+        The ledger for keys of the caller's own: the connection's ``ledger_url``, else ``[transactionlink] ledger_url``
+        of ``airflow.cfg``. Nothing is opened before its first use.
+
+        Raises:
+            InvalidSettings: There is none, it cannot be used, or what it needs is not installed.
+        """
+        from airflow_provider.versions import conf
+        from tl_orchestration.errors import InvalidSettings
+
+        named = _extra(self._connection()).get("ledger_url")
+        url = str(named or conf.get("transactionlink", "ledger_url", fallback="") or "").strip()
+        if not url:
+            raise InvalidSettings(
+                f"A key needs a SQL ledger, and neither connection {self.transactionlink_conn_id!r} (ledger_url) nor"
+                " [transactionlink] ledger_url of airflow.cfg names one, such as"
+                " postgresql+psycopg://user@host/database. Nothing was started."
+            )
+        try:
+            from tl_orchestration.ledger import SqlLedger
+        except ImportError as error:
+            raise InvalidSettings(f"The key of a task is kept in a SQL ledger, and {error}.") from None
+        return SqlLedger(url)
 
     def execution_url(self, execution_id: str) -> str:
         """
@@ -138,17 +187,29 @@ class TransactionlinkHook(BaseHook):
         """
         return bool(_extra(self._connection()).get("forbid_full_result"))
 
+    def result_uri_prefixes(self) -> tuple[ResultUri, ...]:
+        """
+        Below which storage URIs the connection lets tasks write results; empty: anywhere.
+
+        Raises:
+            InvalidSettings: They cannot be read.
+        """
+        from airflow_provider import result_uri
+
+        return result_uri.prefixes(_extra(self._connection()).get("result_uri_prefixes"))
+
     def test_connection(self) -> tuple[bool, str]:
         """
-        Show that host, TLS and token work, by a GET that starts nothing.
+        Show that host, TLS and credential work, by a GET that starts nothing.
         """
+        from airflow_provider.credentials import accepted_by
         from tl_orchestration.errors import TransactionlinkError
 
         try:
             with self.get_client() as client:
                 client.check()
                 return True, (
-                    f"{client.base_url} accepts the token, and it may view the workspace."
+                    f"{client.base_url} {accepted_by(self.service())}."
                     " Whether it may run a definition shows when one is run."
                 )
         except TransactionlinkError as error:
@@ -169,23 +230,27 @@ class TransactionlinkHook(BaseHook):
         except AirflowNotFoundException:
             raise _undefined(self.transactionlink_conn_id) from None
 
-    def _token(self) -> str:
-        """
-        The token: as the connection had it at first, and read anew whenever the service has refused it since.
-        """
-        connection, self._unused = self._unused or self._look_up(), None
-        return connection.password or ""
 
-
-def client_arguments(connection: Connection, status_map: Mapping[str, str] | None = None) -> dict[str, Any]:
+def client_arguments(
+    connection: Connection,
+    status_map: Mapping[str, str] | None = None,
+    *,
+    look_up: Callable[[], Connection] | None = None,
+) -> dict[str, Any]:
     """
-    What a connection says, as the arguments of a client. ``status_map`` adds to the connection's own.
+    What a connection says, as the arguments of a client.
+
+    Args:
+        connection: As it was read.
+        status_map: Adds to the connection's own.
+        look_up: Reads the connection anew once the service refuses its credential; None: it stays as it was read.
 
     Raises:
-        InvalidSettings: It is of another kind, has no token, or a field cannot be used.
+        InvalidSettings: It is of another kind, has no credential of its service, or a field cannot be used.
     """
+    from airflow_provider.credentials import credential
     from airflow_provider.versions import conf
-    from tl_orchestration import OrganizationToken, Settings
+    from tl_orchestration import Settings
     from tl_orchestration.errors import InvalidSettings
 
     name = connection.conn_id
@@ -194,8 +259,6 @@ def client_arguments(connection: Connection, status_map: Mapping[str, str] | Non
             f"Connection {name!r} is of type {connection.conn_type!r}, not {connection_form.CONN_TYPE!r}."
             " Name a Transactionlink connection in transactionlink_conn_id."
         )
-    if not connection.password:
-        raise InvalidSettings(f"Connection {name!r} has no token. Put the organization token into its password field.")
     extra = _extra(connection)
     allowed = [host for host in conf.get("transactionlink", "allowed_hosts", fallback="").split(",") if host.strip()]
     chosen = {setting: extra[setting] for setting in _SETTINGS if extra.get(setting) not in (None, "")}
@@ -206,11 +269,19 @@ def client_arguments(connection: Connection, status_map: Mapping[str, str] | Non
     except (TypeError, ValueError):
         raise InvalidSettings(f"Connection {name!r} has a field of the wrong type in its extra.") from None
     return {
-        "credentials": OrganizationToken(connection.password),
+        "credentials": credential(_service(extra), _text(extra.get("organization_id")), connection, look_up),
         "base_url": _base_url(connection),
-        "service": extra.get("service") or "transactionlink",
+        "service": _service(extra),
         "settings": settings,
     }
+
+
+def _service(extra: Mapping[str, Any]) -> str:
+    return _text(extra.get("service")) or "transactionlink"
+
+
+def _text(value: Any) -> str | None:
+    return str(value).strip() or None if value is not None else None
 
 
 def _typed(chosen: dict[str, Any]) -> dict[str, Any]:

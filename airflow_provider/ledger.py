@@ -8,22 +8,15 @@ POST, shows that no other try has taken the step over. A task that was only mark
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider.versions import NEVER_EXPIRE, AirflowException, AirflowRuntimeError
 from tl_orchestration.errors import LedgerError
+from tl_orchestration.ledger.airflow_step import state_key
 from tl_orchestration.ledger.entry import Entry, Event, fold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-def state_key(key: str) -> str:
-    """
-    Where an entry is kept in the store: short and plain, whatever the ledger's key is made of.
-    """
-    return f"transactionlink-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 class TaskStateLedger:

@@ -46,18 +46,29 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": ["airflow_provider.links.TransactionlinkExecutionLink"],
         "config": {
             "transactionlink": {
-                "description": "Settings of the Transactionlink provider that a connection cannot override.",
+                "description": "Settings of the Transactionlink provider.",
                 "options": {
                     "allowed_hosts": {
                         "description": (
                             "Comma-separated hosts that connections may name, instead of the vendors' hosts and"
-                            " loopback. An entry http://host allows a sandbox without TLS."
+                            " loopback; no connection overrides it. An entry http://host allows a sandbox without TLS."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "api.transactionlink.io",
                         "default": "",
-                    }
+                    },
+                    "ledger_url": {
+                        "description": (
+                            "Database that keeps tasks with a key from starting twice, for connections that name none:"
+                            " postgresql+psycopg://user@host/database, or sqlite:///FILE for one host."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "postgresql+psycopg://user@host/database",
+                        "default": "",
+                        "sensitive": True,
+                    },
                 },
             }
         },

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider import connection_form
-from airflow_provider.versions import AirflowSensorTimeout, AirflowSkipException, conf
+from airflow_provider.versions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, conf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,16 +29,16 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         execution_id: Which execution; often another task's ``execution_id``.
         transactionlink_conn_id: Connection.
         deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
-        result: ``reference``, ``full`` or ``none``, as in the operator.
+        result: ``reference``, ``full``, ``none`` or the URI of a storage, as in the operator.
         result_fields, fail_when, skip_when, on_partial, status_map: As in the operator.
 
-    ``poke_interval``, ``timeout``, ``soft_fail`` and ``mode`` are Airflow's own.
+    ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail`` and ``mode`` are Airflow's own.
 
     Returns:
         The same dict as the operator's.
     """
 
-    template_fields: Sequence[str] = ("execution_id", "transactionlink_conn_id")
+    template_fields: Sequence[str] = ("execution_id", "transactionlink_conn_id", "result")
     ui_color = "#eef3ff"
 
     def __init__(
@@ -47,7 +47,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         execution_id: str,
         transactionlink_conn_id: str = connection_form.DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        result: Literal["reference", "full", "none"] = "reference",
+        result: str = "reference",
         result_fields: Mapping[str, str] | None = None,
         fail_when: str | None = None,
         skip_when: str | None = None,
@@ -59,12 +59,20 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         self.execution_id = execution_id
         self.transactionlink_conn_id = transactionlink_conn_id
         self.deferrable = deferrable
-        self.result = result
+        self.result: Any = result  # Withheld, once rendered to what is refused
         self.result_fields = result_fields
         self.fail_when = fail_when
         self.skip_when = skip_when
         self.on_partial = on_partial
         self.status_map = status_map
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # As in the operator: before Airflow stores what was rendered.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self:
+            from airflow_provider.handing_on import rendered_result
+
+            self.result = rendered_result(self.result)
 
     def execute(self, context: Context) -> Any:
         """
@@ -76,7 +84,13 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         deadline = (time.time() if started is None else started.timestamp()) + float(self.timeout)
         if self.execution_timeout is not None and started is not None:
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
-        return self._returned(context, deadline)
+        try:
+            return self._returned(context, deadline)
+        except AirflowFailException as error:
+            # Airflow does this for pokes and after a resume; this poll is neither.
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipped, as soft_fail or never_fail says: {error}") from error
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
@@ -132,7 +146,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
                 transactionlink_conn_id=self.transactionlink_conn_id,
                 execution_id=execution_id,
                 deadline=deadline,
-                poll_interval=float(self.poke_interval),
+                poll_interval=float(self.poke_interval) or None,
                 status_map=dict(self.status_map or {}),
             ),
             method_name="execute_complete",
@@ -149,13 +163,12 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
 
         with reported(under_way=True):
             rules, hook = self._rules(), TransactionlinkHook(self.transactionlink_conn_id)
+            handing_on.destination(hook, self.result)
             with hook.get_client(status_map=self.status_map) as client:
                 execution = client.poll(execution_id)
                 if not execution.is_terminal:
                     return None
-                return handing_on.returned(
-                    client, execution, rules, result=self.result, only_scalars=hook.forbids_full_result()
-                )
+                return handing_on.returned(hook, client, execution, rules, result=self.result)
 
     def _rules(self) -> OutcomeRules:
         from tl_orchestration.outcome import OutcomeRules

@@ -17,6 +17,8 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from airflow.sdk import Connection
+
     from tl_orchestration import AsyncClient
 
 #: Seconds after which the connection is read again, so that an edited one takes effect on the next trigger.
@@ -29,6 +31,7 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 @define(eq=False)
 class _Shared:
     client: AsyncClient
+    connection: Connection
     read_at: float
     users: int = 0
 
@@ -71,26 +74,17 @@ async def _current(pool: _Pool, key: _Key) -> _Shared:
         if shared is not None and now - shared.read_at <= LIFETIME:
             return shared
         conn_id, status_map = key
-        client = await TransactionlinkHook(conn_id).aget_client(dict(status_map))
-        if shared is not None and _alike(client, shared.client):
+        hook = TransactionlinkHook(conn_id)
+        connection = await hook.alook_up()
+        if shared is not None and connection == shared.connection:
             # Long waits would otherwise keep one generation of clients after another, each with connections of its own.
-            await client.close()
             shared.read_at = now
             return shared
-        fresh = _Shared(client, read_at=now)
+        fresh = _Shared(hook.async_client(connection, dict(status_map)), connection, read_at=now)
         pool.clients[key] = fresh
         if shared is not None and shared.users == 0:
             await shared.client.close()
         return fresh
-
-
-def _alike(one: AsyncClient, other: AsyncClient) -> bool:
-    return (one.base_url, one._service.name, one._settings, one._credentials.fingerprint_secret()) == (
-        other.base_url,
-        other._service.name,
-        other._settings,
-        other._credentials.fingerprint_secret(),
-    )
 
 
 def forget(client: AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """
-Waiting in the triggerer. A trigger polls and reports; it never starts and never cancels an execution.
+Waiting in the triggerer. A trigger polls and reports. It never starts an execution, and cancels its task's own only
+when somebody has ended the deferred task.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         poll_interval: Fixed interval between polls, seconds; None: one that grows with the time waited.
         status_map: Status words that the task teaches.
         owned: Whether the task started it; a fresh id may be unknown to the service for a moment.
+        service: Which API it lives in.
+        api_version: The version of the API that it was started with, where the service has several.
+        cancel_on_kill: Whether to cancel the execution when somebody ends the deferred task.
+        durable: Whether a cleared task finds what it has started: its next try then cancels it, and not this trigger.
     """
 
     def __init__(
@@ -47,6 +52,10 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         poll_interval: float | None = None,
         status_map: dict[str, str] | None = None,
         owned: bool = False,
+        service: str = "transactionlink",
+        api_version: int | None = None,
+        cancel_on_kill: bool = False,
+        durable: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.transactionlink_conn_id = transactionlink_conn_id
@@ -56,11 +65,21 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.status_map = status_map or {}
         self.owned = owned
+        self.service = service
+        self.api_version = api_version
+        self.cancel_on_kill = cancel_on_kill
+        self.durable = durable
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """
-        Class path and arguments, for the triggerer.
+        Class path and arguments, for the triggerer. Those that came after the first release are left out where they say
+        nothing, so that a triggerer of that release can still load them.
         """
+        later: dict[str, Any] = {} if self.service == "transactionlink" else {"service": self.service}
+        if self.api_version is not None:
+            later["api_version"] = self.api_version
+        if self.cancel_on_kill:
+            later |= {"cancel_on_kill": True, "durable": self.durable}
         return (
             "airflow_provider.triggers.TransactionlinkExecutionTrigger",
             {
@@ -71,6 +90,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "status_map": self.status_map,
                 "owned": self.owned,
+                **later,
             },
         )
 
@@ -78,8 +98,38 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         """
         Wait, report, return: code after the event would run into Airflow's cancellation.
         """
-        payload = (await self._event()).to_dict()
+        try:
+            payload = (await self._event()).to_dict()
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):  # Airflow 3.1 and 3.2 only cancel, whatever the reason
+                await self.on_kill()
+            raise
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
+
+    async def on_kill(self) -> None:
+        """
+        Called when Airflow no longer wants this trigger, which is not always somebody's decision: up to 3.3 also when
+        another triggerer has taken it over. So the state of the task decides; without an answer, nothing is cancelled.
+        """
+        from airflow_provider import decisions, shared_clients
+        from tl_orchestration.errors import TransactionlinkError
+
+        if not (self.cancel_on_kill and self.owned):
+            return
+        if not await decisions.deferred_task_was_ended(self.task_instance, durable=self.durable):
+            return
+        try:
+            async with shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client:
+                await client.cancel(self._handle())
+        except TransactionlinkError as error:
+            self.log.error(
+                "Execution %s could not be cancelled: %s Do it: tl cancel %s",
+                self.execution_id,
+                error,
+                self.execution_id,
+            )
+        else:
+            self.log.info("Somebody ended the task; execution %s was cancelled.", self.execution_id)
 
     async def _event(self) -> WaitEvent:
         from airflow_provider.events import Ending, WaitEvent
@@ -91,6 +141,8 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                 execution_id=self.execution_id,
                 deadline=self.deadline,
                 expires_at=self.expires_at,
+                service=self.service,
+                api_version=self.api_version,
                 **facts,
             )
 
@@ -109,12 +161,13 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         """
         Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
         """
-        from tl_orchestration import Handle, Pacing, Patience
+        from airflow_provider import decisions
+        from tl_orchestration import Pacing, Patience
         from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
 
-        handle = Handle(
-            execution_id=self.execution_id, deadline=self.deadline, expires_at=self.expires_at, owned=self.owned
-        )
+        if self.cancel_on_kill:
+            await decisions.make_ready(self.task_instance)
+        handle = self._handle()
         pacing = Pacing() if self.poll_interval is None else Pacing.every(self.poll_interval)
         patience = Patience(pacing=pacing, cancel_on_timeout=False, credential_budget=0.0)
         now = asyncio.get_running_loop().time
@@ -130,6 +183,18 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                     raise
                 self.log.warning("Waiting for execution %s goes on: %s", self.execution_id, error)
                 await asyncio.sleep(_CREDENTIAL_PAUSE)
+
+    def _handle(self) -> Handle:
+        from tl_orchestration import Handle
+
+        return Handle(
+            execution_id=self.execution_id,
+            service=self.service,
+            deadline=self.deadline,
+            expires_at=self.expires_at,
+            owned=self.owned,
+            api_version=self.api_version,
+        )
 
     async def _wait_once(self, handle: Handle, patience: Patience) -> Execution:
         from airflow_provider import shared_clients

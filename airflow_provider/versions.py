@@ -8,6 +8,7 @@ from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import airflow.sdk
 
 # Airflow 3.2 moved these into the SDK; 3.1 has them in the core.
@@ -24,6 +25,8 @@ try:
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
 except ImportError:
     from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]  # checked against 3.3
@@ -33,6 +36,8 @@ except ImportError:
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
     from airflow.sdk.exceptions import AirflowRuntimeError
 
@@ -43,8 +48,12 @@ if TYPE_CHECKING:
 NEVER_EXPIRE: timedelta = getattr(airflow.sdk, "NEVER_EXPIRE", timedelta.max)
 
 
+#: From 3.4 a trigger's ``on_kill`` is called for a decision only; 3.3 calls it when the trigger merely moves, too.
+ON_KILL_IS_A_DECISION = tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 4)
+
 __all__ = [
     "NEVER_EXPIRE",
+    "ON_KILL_IS_A_DECISION",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
@@ -52,10 +61,22 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
     "conf",
     "stats",
     "task_state_store",
+    "task_states",
 ]
+
+
+def task_states(**criteria: Any) -> dict[str, Any]:
+    """
+    States of tasks by run and task, as the supervisor of this process has them from the API server.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    return RuntimeTaskInstance.get_task_states(**criteria)
 
 
 def task_state_store(context: Mapping[str, Any]) -> Any | None:

@@ -11,21 +11,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import evolve
 
-from airflow_provider import decisions, identity
+from airflow_provider import decisions
 from airflow_provider.events import Ending, WaitEvent
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration import Execution, Handle, Pacing, Patience, errors
-from tl_orchestration.errors import LedgerError, TransactionlinkError, WaitInterrupted, WaitTimeout
+from tl_orchestration.errors import (
+    LedgerError,
+    NotCancellableYet,
+    NotSupported,
+    TransactionlinkError,
+    WaitInterrupted,
+    WaitTimeout,
+)
 from tl_orchestration.ledger.entry import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
-    from airflow_provider.identity import TaskIdentity
-    from airflow_provider.ledger import TaskStateLedger
     from tl_orchestration import Client
+    from tl_orchestration.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,16 @@ def bounded(handle: Handle, started: datetime | None, execution_timeout: timedel
     """
     if execution_timeout is None or started is None:
         return handle
-    ends = started.timestamp() + execution_timeout.total_seconds()
-    return evolve(handle, deadline=ends if handle.deadline is None else min(handle.deadline, ends))
+    return ending_by(started.timestamp() + execution_timeout.total_seconds(), handle)
+
+
+def ending_by(moment: float | None, handle: Handle) -> Handle:
+    """
+    With a deadline no later than this moment, epoch seconds, if there is one.
+    """
+    if moment is None:
+        return handle
+    return evolve(handle, deadline=moment if handle.deadline is None else min(handle.deadline, moment))
 
 
 def in_worker(
@@ -113,21 +127,31 @@ def stopped(client: Client, handle: Handle | None, context: Any, *, cancel: bool
         raise TransactionlinkFailure(
             f"The task was stopped; execution {handle.execution_id} was left running, as cancel_on_kill=False says."
         )
-    cancelled = _cancel(client, handle)
-    raise TransactionlinkFailure(
-        f"The task was stopped, and execution {handle.execution_id} "
-        + ("was cancelled." if cancelled else f"could not be cancelled; do it: tl cancel {handle.execution_id}")
-    )
+    outcome = _cancel(client, handle)
+    raise TransactionlinkFailure(f"The task was stopped, and execution {handle.execution_id} {outcome}")
 
 
-def _cancel(client: Client, handle: Handle) -> bool:
+def _cancel(client: Client, handle: Handle) -> str:
+    """
+    Cancel because somebody decided so. Returns what came of it, as the end of a sentence.
+    """
     try:
         client.cancel(handle)
+    except NotSupported as error:
+        outcome = f"goes on: {error}"
+    except NotCancellableYet as error:
+        outcome = f"goes on, for it cannot be cancelled yet: {error}"
     except TransactionlinkError as error:
+        if error.cancel_accepted:
+            log.warning("%s", error)
+            return "was asked to end, which the service accepted; its status since then could not be read."
         log.error("Execution %s could not be cancelled: %s", handle.execution_id, error)
-        return False
-    log.info("Execution %s was cancelled.", handle.execution_id)
-    return True
+        return f"could not be cancelled; do it: tl cancel {handle.execution_id}"
+    else:
+        log.info("Execution %s was cancelled.", handle.execution_id)
+        return "was cancelled."
+    log.error("Execution %s %s", handle.execution_id, outcome)
+    return outcome
 
 
 def check_event(said: WaitEvent) -> None:
@@ -149,17 +173,29 @@ def check_event(said: WaitEvent) -> None:
     )
 
 
-def handle_of(said: WaitEvent, ledger: TaskStateLedger | None, ti: TaskIdentity) -> Handle:
+def handle_of(said: WaitEvent, ledger: Ledger | None, key: str) -> Handle:
     """
     The step's execution, as its ledger knows it. An event of an earlier life of the step may arrive late; it then says
     nothing about the execution of this one.
 
+    Args:
+        said: What the trigger reported.
+        ledger: Where the step is kept; None: nowhere.
+        key: The step's name there.
+
     Raises:
         LedgerError: The ledger knows no execution that runs.
     """
+    handle = Handle(
+        execution_id=said.execution_id,
+        service=said.service,
+        deadline=said.deadline,
+        expires_at=said.expires_at,
+        owned=True,
+        api_version=said.api_version,
+    )
     if ledger is None:
-        return Handle(execution_id=said.execution_id, deadline=said.deadline, expires_at=said.expires_at, owned=True)
-    key = identity.step_key(ti)
+        return handle
     entry = ledger.read(key)
     if entry is None or entry.execution_id is None:
         raise LedgerError(f"The task was resumed for execution {said.execution_id}, but its step has none on record.")
@@ -168,10 +204,28 @@ def handle_of(said: WaitEvent, ledger: TaskStateLedger | None, ti: TaskIdentity)
             f"The task was resumed for execution {said.execution_id}, but its step has gone on to"
             f" {entry.execution_id}, which has ended."
         )
-    return Handle(
-        execution_id=entry.execution_id,
-        key=key,
-        deadline=entry.deadline,
-        expires_at=entry.expires_at,
-        owned=True,
+    return evolve(
+        handle, execution_id=entry.execution_id, key=key, deadline=entry.deadline, expires_at=entry.expires_at
     )
+
+
+def check_recorded(ledger: Ledger | None, key: str) -> None:
+    """
+    Before a broken wait is taken up again: that its execution is on record, so that nothing can be started.
+
+    Raises:
+        TransactionlinkRetry: There is no ledger.
+        TransactionlinkFailure: The step has no execution in it.
+    """
+    if ledger is None:
+        raise TransactionlinkRetry(
+            "The wait has broken off in the triggerer, and with durable=False this step no longer knows its execution."
+            " Its id is in the log of this try; it goes on until it ends, expires or is cancelled (tl cancel ID)."
+            " A retry starts a new one."
+        )
+    entry = ledger.read(key)
+    if entry is None or entry.execution_id is None:
+        raise TransactionlinkFailure(
+            f"The wait of step {key} has broken off in the triggerer, and its execution is no longer on record. Its id"
+            " is in the log of this try: cancel it (tl cancel ID), or wait for it with TransactionlinkWorkflowSensor."
+        )

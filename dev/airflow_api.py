@@ -296,12 +296,6 @@ class AirflowApi(AirflowHttp):
         body = {"dry_run": False, "only_failed": False}
         self.request("POST", f"dags/{dag_id}/dagRuns/{run_id}/clear", json=body)
 
-    def delete_run(self, dag_id: str, run_id: str) -> None:
-        """
-        What *Delete* does for a run.
-        """
-        self.request("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
-
     def live_jobs(self, kind: str) -> list[dict[str, Any]]:
         """
         The jobs of a kind, such as ``TriggererJob``, that run and have had a heartbeat lately.

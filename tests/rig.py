@@ -57,6 +57,11 @@ class Oracle:
         """Ids of the executions that were committed for a definition."""
         return [start["execution_id"] for start in self.starts() if start["definition"] == definition]
 
+    def polls(self, definition: str) -> int:
+        """How often executions of a definition were polled."""
+        counts: dict[str, dict[str, int]] = self._client.get("/requests/definitions").json()
+        return counts.get(definition, {}).get("status", 0)
+
     def cancelled(self, definition: str) -> list[str]:
         return [cancel["execution_id"] for cancel in self.cancels() if cancel["definition"] == definition]
 
@@ -84,11 +89,23 @@ def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPat
         "wrong_kind": connection(oracle, conn_type="http"),
         "foreign_host": connection(oracle, host="https://example.org"),
         "no_full_results": connection(oracle, extra={"forbid_full_result": True}),
+        "legacy": connection(
+            oracle, login="sandbox-key", password="sandbox-secret", extra={"service": "transactionlink-legacy"}
+        ),
+        "b3os": connection(oracle, password="b3sk_sandbox", extra={"service": "b3os"}),
+        "keyed": connection(oracle, extra={"ledger_url": f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"}),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
     for file in [file for folder in DAGS for file in folder.glob("*.py")]:
         shutil.copy(file, dags)
     url = postgres.airflow_url()
-    rig = AirflowRig(home, dags, connections=connections, env={"PYTHONPATH": str(PROJECT)}, database_url=url)
+    env = {
+        "PYTHONPATH": str(PROJECT),
+        # By default it takes five minutes until a task whose supervisor, or whose scheduler, has died is given up.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
+    rig = AirflowRig(home, dags, connections=connections, env=env, database_url=url)
     with rig:
         yield rig

@@ -29,6 +29,8 @@ _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 #: What credentials look like (contract A2.1, B1): one that the service repeats is not repeated by us.
 _CREDENTIAL = re.compile(r"bearer\s+\S+|(?:tot_|b3sk_|eyJ)[\w.~+/=-]*", re.ASCII | re.IGNORECASE)
 _TEXT_LIMIT = 300
+#: A longer message is left out: taking thousands of values out of megabytes would take minutes.
+_LONGEST_MESSAGE = 8000
 #: A shorter value that was sent is looked for in codes as a whole part only.
 _SHORT = 4
 
@@ -177,7 +179,8 @@ def _error_body(response: Response, request: Request) -> tuple[tuple[str, ...], 
     values = [body, request.earlier, [value.reveal() for value in request.query.values()]]
     sent = sorted(set(_sent_words(values)), key=len, reverse=True)
     codes = tuple(code for item in items[:5] if (code := _identifier(_code(item), sent)) is not None)
-    texts = [_CREDENTIAL.sub("…", text) for item in items[:5] if isinstance(text := item.get("message"), str)]
+    told = [text for item in items[:5] if isinstance(text := item.get("message"), str)]
+    texts = [_CREDENTIAL.sub("…", text) for text in told if len(text) <= _LONGEST_MESSAGE]
     messages = [scrubbed(text, sent) for text in texts]
     # Once more: taking out what cannot be printed may have put a value together.
     text = scrubbed(_plain(" ".join(messages)), sent)
@@ -243,14 +246,22 @@ def scrubbed(text: str, sent: list[str]) -> str:
     The text without any of the values, longest first, in any letter case. A single character counts only where it
     stands alone.
     """
+    told = _alike(text)
     for value in sent:
-        if value.strip():
+        if value.strip() and _alike(value) in told:  # a pattern for each of thousands of values would take seconds
             pattern = re.escape(value) if len(value) > 1 else rf"(?<!\w){re.escape(value)}(?!\w)"
             text = re.sub(pattern, "…", text, flags=re.IGNORECASE)
     folded = text.casefold()  # ß is also SS, which a regular expression does not know
     if any(len(value.strip()) > 1 and value.casefold() in folded for value in sent):
         return "…"
     return text
+
+
+def _alike(text: str) -> str:
+    """
+    The same for all texts that a regular expression takes for equal where case does not matter.
+    """
+    return text.casefold().replace("\N{COMBINING DOT ABOVE}", "").replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
 
 
 def _plain(text: str) -> str:

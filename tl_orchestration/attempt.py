@@ -1,9 +1,9 @@
 """
 One attempt: what it has to have before the request that starts, and that request.
 
-It may have to make something at the service first, and has an idempotency key where the service takes one. Every id is
-in the ledger before the next request is sent. So a later try makes nothing again that it knows of, and knows that
-nothing runs as long as the attempt was still preparing.
+It may have to make something at the service first, has an idempotency key where the service takes one, and a
+correlation id where the step wants one. Every id is in the ledger before the next request is sent. So a later try makes
+nothing again that it knows of, and knows that nothing runs as long as the attempt was still preparing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 
-from attrs import evolve
+from attrs import evolve, frozen
 
+from tl_orchestration.correlation import Correlation, new_correlation, recorded_correlation
 from tl_orchestration.errors import LedgerError, TransactionlinkError
 from tl_orchestration.exchange import AppendEvent, ClaimStart, Clock, Flow, Send, Sleep
 from tl_orchestration.fate import is_unknown_fate, record_failure
@@ -31,18 +32,40 @@ SAME_KEY_TRIES = 3
 _SAME_KEY_DELAY = 1.0
 
 
+@frozen
+class Ids:
+    """
+    What a new attempt has from the start: the ids of what an earlier one has made, and ids of its own.
+    """
+
+    known: Mapping[str, str]
+    correlation: Correlation | None
+
+
 def ids_to_begin_with(
-    service: Service, entry: Entry | None, generation: str, identity: Fingerprint, *, same_key: bool
-) -> Mapping[str, str]:
+    service: Service,
+    entry: Entry | None,
+    generation: str,
+    identity: Fingerprint,
+    *,
+    correlation_parameter: str | None,
+    same_key: bool,
+) -> Ids:
     """
     The ids that a new attempt has from the start.
 
     What an earlier attempt has made is used again where no execution came of it, and only for provably the same
-    request: a case is about a person, and must never be used for another one.
+    request: a case is about a person, and must never be used for another one. What holds a correlation id is not:
+    each attempt has its own, so that what is found by it is one start's.
 
     Args:
-        same_key: Whether the earlier attempt's idempotency key is used again as well.
+        correlation_parameter: The parameter that is to carry a correlation id.
+        same_key: Whether it is the earlier attempt once more, with its idempotency key and its correlation id.
     """
+    earlier = recorded_correlation(entry) if entry is not None else None
+    if entry is not None and same_key:
+        return Ids(entry.progress, earlier)
+    correlation = None if correlation_parameter is None else new_correlation(correlation_parameter)
     ids: dict[str, str] = {}
     if (
         entry is not None
@@ -51,9 +74,10 @@ def ids_to_begin_with(
         and identity.is_of(entry.fingerprint, entry.fingerprint_key_id)
     ):
         ids.update(entry.progress)
-    if not same_key:
-        ids.pop(IDEMPOTENCY_KEY, None)
-    return {**new_key(service), **ids}
+    ids.pop(IDEMPOTENCY_KEY, None)
+    if earlier is not None or correlation is not None:
+        ids = {name: identifier for name, identifier in ids.items() if name not in service.holds_parameters}
+    return Ids({**new_key(service), **ids}, correlation)
 
 
 def new_key(service: Service) -> Mapping[str, str]:
@@ -105,13 +129,20 @@ def make_all(service: Service, request: RunRequest, send: Send) -> Flow[Mapping[
 
 
 def run_recorded(
-    send: Callable[[], Flow[Execution]], key: str, clock: Clock, *, tries: int, unknown: bool
+    send: Callable[[], Flow[Execution]],
+    key: str,
+    clock: Clock,
+    *,
+    correlation: Correlation | None,
+    tries: int,
+    unknown: bool,
 ) -> Flow[Execution]:
     """
     Start, and record it if that fails.
 
     Args:
         send: Sends the start once.
+        correlation: What it can be found by.
         tries: How often it may be sent with its idempotency key.
         unknown: Whether an earlier start with this idempotency key has an unknown fate. Then, and after any lost
             answer here, a refusal does not show that nothing runs: the service may refuse what it has already done.
@@ -129,7 +160,9 @@ def run_recorded(
             lost = is_unknown_fate(error)
             unknown = unknown or lost
             if not lost or error.execution_id is not None or tries <= 0:
-                yield from record_failure(error, key, clock, unknown=unknown, repeated=repeated)
+                yield from record_failure(
+                    error, key, clock, correlation=correlation, unknown=unknown, repeated=repeated
+                )
                 raise
             log.warning("Step %s repeats its start with the same idempotency key: %s", key, error)
         yield Sleep(delay)

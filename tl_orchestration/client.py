@@ -155,6 +155,7 @@ class _Verbs:
                 clock=self._clock,
                 rng=self._rng,
                 metrics=self._metrics,
+                proven=not isinstance(target, str),  # a bare id may be asked about for the first time
             )
             execution = yield from _naming(handle, waiting)
         except TransactionlinkError as error:

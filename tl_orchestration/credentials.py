@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn, Protocol, runtime_checkable
 
@@ -56,60 +57,40 @@ class Confined:
         raise TypeError("a credential is not pickled; build the client where it is used")
 
 
-class OrganizationToken(Confined):
+class _Renewable(Confined):
     """
-    A token of the current API: an organization token (``tot_…``, sent as it is) or a JWT (sent as ``Bearer``).
+    A header that a source may give anew after the service has refused it.
 
-    A token that is given as a callable or as a file is read again when the service answers 401 or 403, so that a
-    rotated token takes effect without a restart; the request is repeated once, if the token has changed. However many
-    requests are refused at once, it is read once, and not again for some seconds unless what was read is accepted.
-
-    Args:
-        token: The token, or a callable that returns it. It may block for a moment, not for seconds. From an
-            :class:`~tl_orchestration.AsyncClient` it is called in another thread than the event loop's.
-        monotonic: For tests.
-
-    Raises:
-        InvalidSettings: The token is empty or has characters that no header can carry.
+    However many requests are refused at once, the source is read once, and not again for some seconds unless what was
+    read is accepted.
     """
 
-    services: ClassVar[frozenset[str]] = frozenset({"transactionlink", "transactionlink-legacy"})
-
-    def __init__(self, token: str | Callable[[], str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._source: Callable[[], str] | None = token if callable(token) else None
-        self._header = Secret(header_value(token() if callable(token) else token))
+    def __init__(self, source: str | Callable[[], str], monotonic: Callable[[], float]) -> None:
+        self._source: Callable[[], str] | None = source if callable(source) else None
+        self._header = Secret(self._checked(source() if callable(source) else source))
         self._monotonic = monotonic
         self._reading = threading.Lock()
         self._not_before = float("-inf")
         self._unproven = False
 
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> OrganizationToken:
-        """
-        Read the token from a file, and again when the service refuses it.
-        """
-        file = Path(path)
-
-        def read() -> str:
-            try:
-                return file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InvalidSettings(f"The token file {file} cannot be read ({type(error).__name__}).") from None
-
-        return cls(read)
-
     def auth(self) -> httpx.Auth:
-        return _TokenAuth(self)
+        return _RenewableAuth(self)
 
     def fingerprint_secret(self) -> bytes:
-        return self._header.reveal().encode()
+        return self.header().encode()
 
     def header(self) -> str:
         return self._header.reveal()
 
+    def other_headers(self) -> Mapping[str, str]:
+        """
+        What goes on every request beside the credential itself.
+        """
+        return {}
+
     def renew(self, refused: str) -> bool:
         """
-        Read the token again after the service refused this header. True if there is another one now, whoever read it.
+        Read the source again after the service refused this header. True if there is another one now, whoever read it.
 
         A source that fails for a moment, as a file does while it is replaced, changes nothing: the refusal stands.
         """
@@ -134,42 +115,77 @@ class OrganizationToken(Confined):
             self._unproven = False
             self._not_before = float("-inf")
 
+    def _checked(self, value: str) -> str:
+        return header_value(value)
+
     def _read(self, source: Callable[[], str]) -> None:
         try:
-            self._header = Secret(header_value(source()))
+            self._header = Secret(self._checked(source()))
         except Exception as error:  # the source is the caller's
-            log.warning("The token was refused and could not be read again (%s).", type(error).__name__)
+            log.warning("The credential was refused and could not be read again (%s).", type(error).__name__)
 
 
-class _TokenAuth(SteppedAuth):
-    def __init__(self, token: OrganizationToken) -> None:
-        self._token = token
+class _RenewableAuth(SteppedAuth):
+    def __init__(self, credential: _Renewable) -> None:
+        self._credential = credential
 
     def steps(self, request: httpx.Request) -> Steps:
-        header = self._token.header()
+        request.headers.update(self._credential.other_headers())
+        header = self._credential.header()
         request.headers["Authorization"] = header
         response = yield request
         if response.status_code not in {401, 403}:
-            self._token.accepted(header)
+            self._credential.accepted(header)
             return
         # Both answers mean that the request was not processed, so repeating it is safe even for a start.
-        changed = self._token.header() != header or (yield InThread(lambda: self._token.renew(header)))
+        changed = self._credential.header() != header or (yield InThread(lambda: self._credential.renew(header)))
         if changed:
             leave_unread(response)
-            header = self._token.header()
+            header = self._credential.header()
             request.headers["Authorization"] = header
             response = yield request
             if response.status_code not in {401, 403}:
-                self._token.accepted(header)
+                self._credential.accepted(header)
 
 
-class B3osKey(Confined):
+class OrganizationToken(_Renewable):
+    """
+    A token of the current API: an organization token (``tot_…``, sent as it is) or a JWT (sent as ``Bearer``).
+
+    A token that is given as a callable or as a file is read again when the service answers 401 or 403, so that a
+    rotated token takes effect without a restart; the request is repeated once, if the token has changed. However many
+    requests are refused at once, it is read once, and not again for some seconds unless what was read is accepted.
+
+    Args:
+        token: The token, or a callable that returns it. It may block for a moment, not for seconds. From an
+            :class:`~tl_orchestration.AsyncClient` it is called in another thread than the event loop's.
+        monotonic: For tests.
+
+    Raises:
+        InvalidSettings: The token is empty or has characters that no header can carry.
+    """
+
+    services: ClassVar[frozenset[str]] = frozenset({"transactionlink", "transactionlink-legacy"})
+
+    def __init__(self, token: str | Callable[[], str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(token, monotonic)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> OrganizationToken:
+        """
+        Read the token from a file, and again when the service refuses it.
+        """
+        return cls(partial(secret_in, path, "token"))
+
+
+class B3osKey(_Renewable):
     """
     An API key of B3OS (``b3sk_…``, contract B1), sent as ``Bearer``.
 
     Args:
-        key: The key.
+        key: The key, or a callable that returns it, which is read again as that of :class:`OrganizationToken` is.
         organization_id: Sent as ``X-Org-ID``; only keys that are bound to no organization need it.
+        monotonic: For tests.
 
     Raises:
         InvalidSettings: One of them is empty or cannot stand in a header, or the key is of another service.
@@ -177,23 +193,33 @@ class B3osKey(Confined):
 
     services: ClassVar[frozenset[str]] = frozenset({"b3os"})
 
-    def __init__(self, key: str, organization_id: str | None = None) -> None:
-        header = header_value(key)
-        if not header.startswith("Bearer "):
-            raise InvalidSettings("That is an organization token of Transactionlink, not a key of B3OS.")
+    def __init__(
+        self,
+        key: str | Callable[[], str],
+        organization_id: str | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(key, monotonic)
         if organization_id is not None and safe_id(organization_id) is None:
             raise InvalidSettings("organization_id must be an id such as org_….")
-        self._header = Secret(header)
         self._organization_id = organization_id
 
-    def auth(self) -> httpx.Auth:
-        headers = {"Authorization": self._header}
-        if self._organization_id is not None:
-            headers["X-Org-ID"] = Secret(self._organization_id)
-        return _HeaderAuth(headers)
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], organization_id: str | None = None) -> B3osKey:
+        """
+        Read the key from a file, and again when the service refuses it.
+        """
+        return cls(partial(secret_in, path, "key"), organization_id)
 
-    def fingerprint_secret(self) -> bytes:
-        return self._header.reveal().encode()
+    def other_headers(self) -> Mapping[str, str]:
+        return {} if self._organization_id is None else {"X-Org-ID": self._organization_id}
+
+    def _checked(self, value: str) -> str:
+        header = header_value(value)
+        if not header.startswith("Bearer "):
+            raise InvalidSettings("That is an organization token of Transactionlink, not a key of B3OS.")
+        return header
 
 
 class B3osPublic(Confined):
@@ -210,7 +236,7 @@ class B3osPublic(Confined):
         self._secret = secrets.token_bytes(32)  # nothing else here is secret, and a digest must not be guessable
 
     def auth(self) -> httpx.Auth:
-        return _HeaderAuth({})
+        return httpx.Auth()
 
     def fingerprint_secret(self) -> bytes:
         return self._secret
@@ -219,14 +245,20 @@ class B3osPublic(Confined):
         return "B3osPublic()"
 
 
-class _HeaderAuth(SteppedAuth):
-    def __init__(self, headers: Mapping[str, Secret]) -> None:
-        self._headers = headers
+def secret_in(path: str | os.PathLike[str], name: str) -> str:
+    """
+    The secret that a file holds.
 
-    def steps(self, request: httpx.Request) -> Steps:
-        for name, value in self._headers.items():
-            request.headers[name] = value.reveal()
-        yield request
+    Args:
+        name: What it is, for the message.
+
+    Raises:
+        InvalidSettings: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"The {name} file {path} cannot be read ({type(error).__name__}).") from None
 
 
 def header_value(token: str) -> str:

@@ -80,6 +80,8 @@ class TransactionlinkError(Exception):
 
     #: Whether trying the same step again later, unchanged, can succeed.
     retryable: ClassVar[bool] = False
+    #: Whether the service had accepted a cancel of the execution before this went wrong.
+    cancel_accepted: bool = False
 
     def __init__(
         self,
@@ -108,6 +110,18 @@ class TransactionlinkError(Exception):
             self.execution_id = execution_id
             if execution_id not in self.message:
                 self.args = (f"{self.message} (execution {execution_id})",)
+        return self
+
+    def after_cancel(self, execution_id: str) -> Self:
+        """
+        Say that the cancel of the execution was accepted, and only the look at its status went wrong.
+        """
+        self.cancel_accepted = True
+        self.execution_id = execution_id
+        self.args = (
+            f"The service accepted the cancel of execution {execution_id}, but its status since then could not be read:"
+            f" {self.message}",
+        )
         return self
 
     def __repr__(self) -> str:
@@ -190,12 +204,22 @@ class StartOutcomeUnknown(TransactionlinkError):
     """
     A start that the service may or may not have carried out; it is never repeated silently.
 
-    ``key`` names the ledger entry; ``execution_id`` is set where the id is known but could not be recorded.
+    ``key`` names the ledger entry; ``execution_id`` is set where the id is known but could not be recorded;
+    ``correlation_id`` is what to look for in the dashboard, where the step has a ``correlation_parameter``.
     """
 
-    def __init__(self, message: str, *, key: str | None = None, what: str | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        what: str | None = None,
+        correlation_id: str | None = None,
+        **facts: Any,
+    ) -> None:
         super().__init__(message, **facts)
         self.key = key
+        self.correlation_id = correlation_id
         #: The message without its way out, for an orchestrator that has another one to offer.
         self.what = what or message
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import shlex
 
+from tl_orchestration.correlation import Correlation
 from tl_orchestration.errors import (
     InvalidAnswer,
     LedgerError,
@@ -34,34 +35,59 @@ def is_unknown_fate(error: TransactionlinkError) -> bool:
 
 
 def unknown_start(
-    key: str | None, execution_id: str | None, who: str, *, repeated: bool = False
+    key: str | None,
+    execution_id: str | None,
+    who: str,
+    *,
+    correlation: Correlation | None = None,
+    repeated: bool = False,
 ) -> StartOutcomeUnknown:
     """
     The error for a start of unknown fate, with the way out.
 
     Args:
+        correlation: What to look for, where the start had such a parameter.
         repeated: Whether it was sent more than once, with the same idempotency key.
     """
     found = f" The service named execution {execution_id}." if execution_id else ""
-    name = shlex.quote(key or "")
-    way_out = (
-        f" Look for it in the vendor's dashboard, then tell the ledger: `tl ledger adopt {name} EXECUTION_ID --reason"
-        f" TEXT` if it runs, `tl ledger not-started {name} --reason TEXT` if it does not."
-        if key
-        else " Look for it in the vendor's dashboard before you run it again."
+    what = (
+        f"{who} may or may not have started an execution: the service's answer never arrived.{found} "
+        + ("It was repeated only with the same idempotency key." if repeated else "Nothing was repeated.")
+        + f" Look for {sought(correlation)} in the vendor's dashboard"
     )
-    what = f"{who} may or may not have started an execution: the service's answer never arrived.{found} " + (
-        "It was repeated only with the same idempotency key." if repeated else "Nothing was repeated."
+    if key is None:
+        what += " before you run it again."
+        return StartOutcomeUnknown(what, execution_id=execution_id)
+    what, name = f"{what}.", shlex.quote(key)
+    way_out = (
+        f" Then tell the ledger: `tl ledger adopt {name} EXECUTION_ID --reason TEXT` if it runs,"
+        f" `tl ledger not-started {name} --reason TEXT` if it does not."
     )
     return StartOutcomeUnknown(
         what + way_out,
         what=what,
         key=key,
         execution_id=execution_id,
+        correlation_id=correlation.id if correlation else None,
     )
 
 
-def record_failure(error: TransactionlinkError, key: str, clock: Clock, *, unknown: bool, repeated: bool) -> Flow[None]:
+def sought(correlation: Correlation | None) -> str:
+    """
+    What a person has to look for, as the object of a sentence.
+    """
+    return f"{correlation} among the executions' parameters" if correlation else "it"
+
+
+def record_failure(
+    error: TransactionlinkError,
+    key: str,
+    clock: Clock,
+    *,
+    correlation: Correlation | None,
+    unknown: bool,
+    repeated: bool,
+) -> Flow[None]:
     """
     Record what came of a start: REJECTED, or UNKNOWN.
 
@@ -85,4 +111,4 @@ def record_failure(error: TransactionlinkError, key: str, clock: Clock, *, unkno
     if not unknown:
         return
     who = f"This try of the step failed ({error.message}) and"
-    raise unknown_start(key, error.execution_id, who, repeated=repeated) from error
+    raise unknown_start(key, error.execution_id, who, correlation=correlation, repeated=repeated) from error

@@ -200,8 +200,8 @@ class Handle:
         Raises:
             InvalidRequest: The format is unknown, or the document is not a handle.
         """
-        if not isinstance(document, Mapping) or document.get("format") != HANDLE_FORMAT:
-            found = document.get("format") if isinstance(document, Mapping) else None
+        found = document.get("format") if isinstance(document, Mapping) else None
+        if not isinstance(document, Mapping) or type(found) is not int or found != HANDLE_FORMAT:
             raise InvalidRequest(f"A handle has format {found!r}; this version reads format {HANDLE_FORMAT}.")
         identifier = safe_id(document.get("execution_id"))
         if identifier is None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import asdict, field, fields, frozen
+from attrs import NOTHING, asdict, field, fields, frozen
 
 from tl_orchestration.errors import InvalidRequest
 from tl_orchestration.json_input import check_scalar, json_copy, kind_of
@@ -184,3 +184,43 @@ class B3osOptions:
 
 
 Options = LegacyOptions | B3osOptions
+
+_KINDS: Mapping[str, type[Options]] = {"transactionlink-legacy": LegacyOptions, "b3os": B3osOptions}
+
+
+def options_for(service: str, given: object, argument: str) -> Options | None:
+    """
+    The options that a service takes, from a mapping of their fields, from a ready value, or None where none are given.
+
+    Args:
+        service: Name of the service.
+        given: What the user gave.
+        argument: What the user knows it by, for messages.
+
+    Raises:
+        InvalidRequest: The service takes no options, others, or needs some; or a field is unknown or wrong. The message
+            names fields, never a value.
+    """
+    kind = _KINDS.get(service)
+    if given is None and kind is not B3osOptions:
+        return None
+    if kind is None:
+        raise InvalidRequest(f"The service {service} takes no {argument}: leave it out.")
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, LegacyOptions | B3osOptions):
+        raise InvalidRequest(
+            f"The service {service} takes {kind.__name__} as its {argument}, not {type(given).__name__}."
+        )
+    required = [attribute.name for attribute in fields(kind) if attribute.default is NOTHING]
+    if given is None:
+        raise InvalidRequest(f"The service {service} needs {argument} with {' and '.join(required)}.")
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"{argument} must be a dict or {kind.__name__}, not {kind_of(given)}.")
+    known = [attribute.name for attribute in fields(kind)]
+    unknown = sorted(str(name) for name in given if name not in known)
+    if unknown:
+        raise InvalidRequest(
+            f"{argument} of the service {service} have no {', '.join(unknown)}; known are: {', '.join(known)}."
+        )
+    return kind(**{**dict.fromkeys(required), **given})

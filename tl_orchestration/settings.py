@@ -8,7 +8,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -121,14 +121,32 @@ def proxy_url(value: str) -> str:
     return url
 
 
-@cache
 def tls_context(ca_bundle: str | None, client_cert: str | None) -> ssl.SSLContext:
     """
-    One context per process and pair of files: building one costs about 16 ms and 1 MiB.
+    One context per process and pair of files, as long as they are not replaced: building one costs about 16 ms and
+    1 MiB. A client keeps the one that it was built with.
 
     Raises:
         InvalidSettings: A file is missing or not a certificate.
     """
+    return _tls_context(ca_bundle, client_cert, (_stamp(ca_bundle), _stamp(client_cert)))
+
+
+def _stamp(path: str | None) -> tuple[int, int, int] | None:
+    """
+    What changes when a file is replaced: a rotated certificate has the same path.
+    """
+    if path is None:
+        return None
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=16)
+def _tls_context(ca_bundle: str | None, client_cert: str | None, stamps: object) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_bundle or certifi.where())
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen, validators
 
 from tl_orchestration.attempt import SAME_KEY_TRIES, ids_to_begin_with, make_all, prepare, run_recorded
 from tl_orchestration.claim import Claim
+from tl_orchestration.correlation import check_free, check_parameter, recorded_correlation
 from tl_orchestration.errors import (
     InvalidRequest,
     LedgerError,
@@ -28,6 +29,7 @@ from tl_orchestration.exchange import AppendEvent, Clock, Flow, Send, Sleep
 from tl_orchestration.fate import is_unknown_fate, unknown_start
 from tl_orchestration.fingerprint import Fingerprint
 from tl_orchestration.ledger.entry import OPEN, UNDECIDED, Entry, Event, State, purged
+from tl_orchestration.ledger.key import checked_key
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services import Service
 from tl_orchestration.services.service import IDEMPOTENCY_KEY
@@ -46,25 +48,35 @@ class Step:
     Which step starts, and what it may do about an earlier start of its own.
 
     Args:
-        key: Names the step in the ledger; the same over retries. Must not be personal.
+        key: Names the step in the ledger; the same over retries: printable text of at most 2,000 bytes. Must not be
+            personal.
         generation: The step's life: the same over retries, changed when a person clears the step to run anew.
         retry_failed: A retry opens a new attempt where the last one has ended without success. Without it, a retry
-            reports that ending again.
+            reports that ending again. An execution whose cancel was decided but never confirmed is cancelled once more
+            before, and nothing is started beside it.
+        on_partial: ``accept`` takes an ending as PARTIAL for a success, which ``retry_failed`` does not run again.
         on_unknown_start: ``restart`` accepts one more start per generation after one of unknown fate.
             ``repeat-same-key`` sends the same start with the same idempotency key again, some times at once and in one
             later try; only for a service that takes a key (B3OS), and on the caller's trust in it: what the service
             makes of the key is documented nowhere.
         on_changed_request: ``reattach`` goes on with what was started even if the request has changed since.
+        correlation_parameter: A name that the request's parameters do not have. Each start is given a random id under
+            it, which the ledger knows before the start is sent: so after one of unknown fate a person can look for it
+            in the vendor's dashboard. The workflow definition must take such a parameter. Must not be personal.
     """
 
-    key: str
+    key: str = field(converter=checked_key)
     generation: str = ""
     retry_failed: bool = False
+    on_partial: Literal["fail", "accept"] = field(default="fail", validator=validators.in_(("fail", "accept")))
     on_unknown_start: Literal["fail", "restart", "repeat-same-key"] = field(
         default="fail", validator=validators.in_(("fail", "restart", "repeat-same-key"))
     )
     on_changed_request: Literal["fail", "reattach"] = field(
         default="fail", validator=validators.in_(("fail", "reattach"))
+    )
+    correlation_parameter: str | None = field(
+        default=None, validator=lambda step, attribute, name: check_parameter(name)
     )
 
 
@@ -80,11 +92,13 @@ class Attach:
 @frozen
 class Begin:
     """
-    Start one; the execution of an earlier generation, if it may still run, is cancelled first. ``same_key``: an earlier
-    start with this idempotency key has an unknown fate.
+    Start one; the execution of an earlier generation, if it may still run, is cancelled first. ``own``: it is this
+    generation's, whose cancel was decided and perhaps never arrived; nothing is started beside it. ``same_key``: an
+    earlier start with this idempotency key has an unknown fate.
     """
 
     cancel_first: str | None = None
+    own: bool = False
     same_key: bool = False
 
 
@@ -107,8 +121,9 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
         raise LedgerError(f"The ledger entry of step {step.key} is {entry.state} without an execution id.")
     if not entry.belongs_to(step.generation):
         return Begin(cancel_first=entry.execution_id if entry.state in OPEN and not entry.adopted else None)
-    ended = entry.state is State.SETTLED or entry.cancel_requested
-    if ended and step.retry_failed and entry.status != Status.SUCCEEDED:
+    if step.retry_failed and entry.state is State.CANCEL_REQUESTED:
+        return Begin(cancel_first=entry.execution_id, own=True)
+    if step.retry_failed and entry.state is State.SETTLED and entry.status not in _successes(step):
         return Begin()
     if request.differs_from(entry.fingerprint, entry.fingerprint_key_id) and step.on_changed_request == "fail":
         raise RequestChanged(
@@ -124,6 +139,10 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     return Attach(entry.execution_id)
 
 
+def _successes(step: Step) -> frozenset[str]:
+    return frozenset({Status.SUCCEEDED, Status.PARTIAL} if step.on_partial == "accept" else {Status.SUCCEEDED})
+
+
 def _decide_undecided(entry: Entry, step: Step, request: Fingerprint) -> Begin:
     same_generation = entry.generation == step.generation
     restarts = entry.restarts if same_generation else 0
@@ -135,7 +154,9 @@ def _decide_undecided(entry: Entry, step: Step, request: Fingerprint) -> Begin:
     if step.on_unknown_start == "restart" and restarts == 0:
         log.warning("Step %s starts again after a start of unknown fate, as on_unknown_start says.", step.key)
         return Begin()
-    raise unknown_start(step.key, entry.execution_id, "An earlier try of this step")
+    raise unknown_start(
+        step.key, entry.execution_id, "An earlier try of this step", correlation=recorded_correlation(entry)
+    )
 
 
 def start_once(
@@ -164,22 +185,41 @@ def start_once(
     Raises:
         StartOutcomeUnknown: See :func:`decide`, or this start's answer was lost.
         RequestChanged, KeyPurged: See :func:`decide`.
+        InvalidRequest: The step's policy does not fit the service, or its correlation parameter is taken; nothing was
+            sent.
         LedgerError: The intent could not be recorded, or another process is at the same step; nothing was sent.
         TransactionlinkError: The service refused the start; a later try may start anew.
     """
     _check_policy(step, service)
+    check_free(request, step.correlation_parameter)
     claim, claimed = Claim(step.key, clock, settle), None
     while claimed is None:
         entry = yield from claim.read()
+        if settle > 0:
+            _check_turn(entry, step)
         decision = decide(entry, step, identity)
         if isinstance(decision, Attach):
             return (yield from _go_on(service, decision.execution_id, step, entry, timeout, clock, repeat))
         if decision.cancel_first is not None:
             service.expiry(request, clock.now(), timeout)  # a request that cannot be started ends nothing
-            yield from _cancel_former(service, decision.cancel_first, repeat)
+            if decision.own:
+                ended = yield from _end(service, decision.cancel_first, step, clock, repeat)
+                if ended:
+                    continue
+            else:
+                yield from _cancel_former(service, decision.cancel_first, repeat)
         now = clock.now()
         expires_at = service.expiry(request, now, timeout)
-        ids = ids_to_begin_with(service, entry, step.generation, identity, same_key=decision.same_key)
+        ids = ids_to_begin_with(
+            service,
+            entry,
+            step.generation,
+            identity,
+            correlation_parameter=step.correlation_parameter,
+            same_key=decision.same_key,
+        )
+        correlation = ids.correlation
+        asked = correlation.added_to(request) if correlation else request
         intent = Event(
             state=State.INTENT,
             at=now,
@@ -188,16 +228,19 @@ def start_once(
             fingerprint_key_id=identity.key_id,
             deadline=now + timeout,
             expires_at=None if expires_at is None else expires_at.timestamp(),
-            progress=ids,
-            preparing=bool(service.needs(request, ids)),
+            progress=ids.known,
+            preparing=bool(service.needs(asked, ids.known)),
+            correlation_parameter=correlation.parameter if correlation else None,
+            correlation_id=correlation.id if correlation else None,
         )
         unknown = decision.same_key
         claimed = yield from claim.claim(intent, entry)
-    ids = yield from prepare(service, request, step.key, intent, claimed, clock, start)
+    known = yield from prepare(service, asked, step.key, intent, claimed, clock, start)
     execution = yield from run_recorded(
-        lambda: service.run(request, expires_at, start, ids),
+        lambda: service.run(asked, expires_at, start, known),
         step.key,
         clock,
+        correlation=correlation,
         tries=SAME_KEY_TRIES if step.on_unknown_start == "repeat-same-key" else 1,
         unknown=unknown,
     )
@@ -230,6 +273,19 @@ def _go_on(
     execution = yield from service.poll(execution_id, repeat)
     log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
     return _with_handle(execution, step, entry, reattached=True)
+
+
+def _check_turn(entry: Entry | None, step: Step) -> None:
+    """
+    Raises:
+        LedgerError: A later generation has taken the step over. A process that is left over from an earlier one must
+            neither start nor end anything; a fenced ledger would not have let it write.
+    """
+    if entry is not None and step.generation in entry.past:
+        raise LedgerError(
+            f"Step {step.key} has gone on to another generation: this try belongs to an earlier one. Nothing was sent."
+            " Clear the step to start anew."
+        )
 
 
 def _check_policy(step: Step, service: Service) -> None:
@@ -266,12 +322,42 @@ def _cancel_former(service: Service, execution_id: str, repeat: Send) -> Flow[No
         yield from service.cancel(execution_id, repeat)
         log.info("Cancelled execution %s, which an earlier generation of this step had left running.", execution_id)
     except TransactionlinkError as error:
+        if error.cancel_accepted:
+            log.warning("An earlier generation of this step had left it running. %s", error)
+            return
         log.warning(
             "Execution %s of an earlier generation could not be cancelled (%s); if it still runs: `tl cancel %s`.",
             execution_id,
             type(error).__name__,
             execution_id,
         )
+
+
+def _end(service: Service, execution_id: str, step: Step, clock: Clock, repeat: Send) -> Flow[bool]:
+    """
+    Cancel the step's own execution again, whose cancel was decided and perhaps never arrived. Returns whether it has
+    ended, which is then on record; if not, the service has at least accepted the cancel.
+
+    Raises:
+        TransactionlinkError: Neither is known, so nothing may be started.
+    """
+    try:
+        execution = yield from service.cancel(execution_id, repeat)
+    except TransactionlinkError:
+        log.warning("Step %s starts nothing while execution %s may still run.", step.key, execution_id)
+        raise
+    if not execution.is_terminal:
+        log.info("Execution %s of step %s was asked to end and is %s.", execution_id, step.key, execution.status)
+        return False
+    settled = Event(
+        state=State.SETTLED,
+        at=clock.now(),
+        execution_id=execution_id,
+        raw_status=execution.raw_status,
+        status=execution.status.value,
+    )
+    yield AppendEvent(step.key, settled)
+    return True
 
 
 def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entry]:
@@ -291,9 +377,10 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
                 yield Sleep(_RECORD_DELAY)
         else:
             return recorded
+    what = f"Execution {execution.id} has started, but the ledger could not record it for step {step.key}."
     raise StartOutcomeUnknown(
-        f"Execution {execution.id} has started, but the ledger could not record it for step {step.key}. Once the"
-        f" ledger is back: `tl ledger adopt {shlex.quote(step.key)} {execution.id} --reason TEXT`.",
+        f"{what} Once the ledger is back: `tl ledger adopt {shlex.quote(step.key)} {execution.id} --reason TEXT`.",
+        what=what,
         key=step.key,
         execution_id=execution.id,
     )

@@ -25,6 +25,7 @@ from tl_orchestration.exchange import Request, Response
 from tl_orchestration.interruptible import Interrupted, InterruptibleTransport, Interruption
 from tl_orchestration.secret import Secret
 from tl_orchestration.settings import Settings, environment_proxy, tls_context
+from tl_orchestration.wire_log import headers_unlogged
 
 #: Raised by httpx before a byte of the request is written (measured: reliability facts of httpx 0.28).
 _NOT_SENT = (
@@ -161,12 +162,14 @@ def _with_query(request: httpx.Request) -> httpx.Request:
 
 class _SyncTransport(InterruptibleTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return super().handle_request(_with_query(request))
+        with headers_unlogged():
+            return super().handle_request(_with_query(request))
 
 
 class _AsyncTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await super().handle_async_request(_with_query(request))
+        with headers_unlogged():
+            return await super().handle_async_request(_with_query(request))
 
 
 class SyncWire(Wire):

@@ -49,8 +49,8 @@ class Patience:
     Args:
         pacing: Intervals between polls.
         error_budget: Seconds of unbroken failure after which the wait gives up; the execution goes on.
-        credential_budget: The same for a credential that is refused after it has worked in this wait. None: the error
-            budget. 0 is for a caller who can bring a new credential.
+        credential_budget: The same for a credential that is refused after it has worked. None: the error budget. 0 is
+            for a caller who can bring a new credential.
         cancel_on_timeout: Whether the deadline cancels the execution. None: if the handle owns it.
         on_change: Called with each poll that shows another status than the one before.
     """
@@ -72,6 +72,7 @@ def wait(
     clock: Clock,
     rng: random.Random,
     metrics: Metrics = SILENT,
+    proven: bool = True,
 ) -> Flow[Execution]:
     """
     Poll until the execution has ended. Returns it, whatever its ending.
@@ -79,15 +80,18 @@ def wait(
     Args:
         send: Sends a poll once; this flow decides what a failure means.
         repeat: Sends the result request and the cancel at the deadline, with retries.
+        proven: Whether the credential counts as having worked, at the start or in another process's wait. Then a first
+            poll that is answered 401 has met a token that is being rotated.
 
     Raises:
         WaitTimeout: Deadline or expiry has passed. The execution was cancelled if it is ours and its status is known.
-        AuthenticationError, PermissionDenied: At the first poll, or for longer than the error budget.
+        AuthenticationError, PermissionDenied: For longer than the credential budget; at the first poll at once, but for
+            a 401 to a credential that is ``proven``.
         NotFound: There is no such execution.
         NoAnswer, RateLimited, ServerError, InvalidAnswer: For longer than the error budget.
     """
     ends = _Ends(handle, clock)
-    failures = _Failures(patience, clock, fresh=handle.owned)
+    failures = _Failures(patience, clock, fresh=handle.owned, proven=proven)
     began = clock.monotonic()
     seen: _Seen | None = None
     while True:
@@ -173,11 +177,12 @@ class _Failures:
     Which failure of a poll is forgiven, and for how long.
     """
 
-    def __init__(self, patience: Patience, clock: Clock, *, fresh: bool) -> None:
+    def __init__(self, patience: Patience, clock: Clock, *, fresh: bool, proven: bool) -> None:
         self._budget = patience.error_budget
         self._credential_budget = (
             patience.error_budget if patience.credential_budget is None else patience.credential_budget
         )
+        self._proven = proven
         self._fresh = fresh
         self._clock = clock
         self._began = clock.monotonic()
@@ -192,8 +197,8 @@ class _Failures:
         """
         Return if the wait may go on; else raise the error.
 
-        A refused credential is forgiven only where it has worked before in this wait: a rotated token must not kill
-        what waits, a wrong one must be said at once. An unknown id is forgiven for a moment where we started it.
+        A refused credential is forgiven where it has worked before: a rotated token must not kill what waits. A missing
+        permission is said at once, unless it was there. An unknown id is forgiven for a moment where we started it.
         """
         now = self._clock.monotonic()
         first = self._since is None
@@ -201,7 +206,8 @@ class _Failures:
         if isinstance(error, NotFound):
             budget = self._budget if self._polled else READ_YOUR_START if self._fresh else -1.0
         elif isinstance(error, _CREDENTIAL):
-            budget = self._credential_budget if self._polled else -1.0
+            worked = self._polled or (self._proven and isinstance(error, AuthenticationError))
+            budget = self._credential_budget if worked else -1.0
         elif isinstance(error, _TRANSIENT):
             budget = self._budget
         else:
@@ -245,10 +251,14 @@ def _late(
         outcome = "It goes on: this service cannot cancel it."
     elif cancel:
         after = yield from _cancel(service, handle, repeat, clock, reason=f"{ends.why} has passed")
-        if after is not None and after.is_terminal and after.status is not Status.CANCELLED:
-            return after
-        cancelled = after is not None
-        outcome = "It was cancelled." if cancelled else "It could not be cancelled."
+        if isinstance(after, Execution):
+            if after.is_terminal and after.status is not Status.CANCELLED:
+                return after
+            cancelled, outcome = True, "It was cancelled."
+        elif after.cancel_accepted:
+            cancelled, outcome = True, "Its cancel was accepted, but its status since then could not be read."
+        else:
+            outcome = "It could not be cancelled."
     else:
         outcome = "It was left running."
     when = datetime.fromtimestamp(ends.at or 0.0, UTC).isoformat(timespec="seconds")
@@ -271,21 +281,26 @@ def _has_result(service: Service, handle: Handle, repeat: Send) -> Flow[bool]:
     return True
 
 
-def _cancel(service: Service, handle: Handle, repeat: Send, clock: Clock, *, reason: str) -> Flow[Execution | None]:
+def _cancel(
+    service: Service, handle: Handle, repeat: Send, clock: Clock, *, reason: str
+) -> Flow[Execution | TransactionlinkError]:
     """
-    Cancel because a person or a deadline decided, with the decision in the ledger first. None if it did not work.
+    Cancel because a deadline decided, with the decision in the ledger first. Returns the error if it did not work.
     """
     yield from record(handle, Event(state=State.CANCEL_REQUESTED, at=clock.now(), reason=reason))
     try:
         execution = yield from service.cancel(handle.execution_id, repeat)
     except TransactionlinkError as error:
-        log.warning(
-            "Execution %s could not be cancelled: %s If it still runs: `tl cancel %s`.",
-            handle.execution_id,
-            error,
-            handle.execution_id,
-        )
-        return None
+        if error.cancel_accepted:
+            log.warning("%s", error)
+        else:
+            log.warning(
+                "Execution %s could not be cancelled: %s If it still runs: `tl cancel %s`.",
+                handle.execution_id,
+                error,
+                handle.execution_id,
+            )
+        return error
     if execution.is_terminal:
         yield from settle(execution, handle, clock)
     log.info("Execution %s was asked to end (%s) and is %s.", handle.execution_id, reason, execution.status)

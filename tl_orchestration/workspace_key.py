@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import logging
 import math
 import threading
 import time
@@ -20,6 +21,7 @@ from tl_orchestration.authorization import (
     LONGEST_ANSWER,
     RENEWAL_INTERVAL,
     Body,
+    InThread,
     Landed,
     Step,
     SteppedAuth,
@@ -37,6 +39,8 @@ from tl_orchestration.errors import (
 )
 from tl_orchestration.exchange import Request, Response
 from tl_orchestration.secret import Secret
+
+log = logging.getLogger(__name__)
 
 _PATH = "/auth/authorize"
 #: A token is given up before its end: by this share of its time, and at most so many seconds.
@@ -67,17 +71,30 @@ class WorkspaceKey(Confined):
     services: ClassVar[frozenset[str]] = frozenset({"transactionlink", "transactionlink-legacy"})
 
     def __init__(self, key: str, secret: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._key = Secret(_given(key, "key"))
-        self._secret = Secret(_given(secret, "secret"))
+        self._pair = _Pair.of(key, secret)
+        self._source: Callable[[], tuple[str, str]] | None = None
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._sessions: dict[str, _Session] = {}
+
+    @classmethod
+    def from_source(
+        cls, source: Callable[[], tuple[str, str]], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> WorkspaceKey:
+        """
+        Take key and secret from a callable, and again when the service refuses them, so that a rotated pair takes
+        effect without a restart. The callable may block for a moment, not for seconds; from an
+        :class:`~tl_orchestration.AsyncClient` it is called again in another thread than the event loop's.
+        """
+        credential = cls(*source(), monotonic=monotonic)
+        credential._source = source
+        return credential
 
     def auth(self) -> httpx.Auth:
         return _WorkspaceAuth(self)
 
     def fingerprint_secret(self) -> bytes:
-        return self._secret.reveal().encode()
+        return self._pair.secret.reveal().encode()
 
     def session(self, base_url: str) -> _Session:
         """
@@ -90,7 +107,31 @@ class WorkspaceKey(Confined):
         """
         What is sent to get a token.
         """
-        return {"key": self._key.reveal(), "secret": self._secret.reveal()}
+        pair = self._pair
+        return {"key": pair.key.reveal(), "secret": pair.secret.reveal()}
+
+    def renew(self, refused: dict[str, str]) -> bool:
+        """
+        Read key and secret again after the service refused this body. True if there are others now.
+
+        A source that fails for a moment changes nothing: the refusal stands.
+        """
+        if self._source is not None:
+            try:
+                self._pair = _Pair.of(*self._source())
+            except Exception as error:  # the source is the caller's
+                log.warning("Key and secret were refused and could not be read again (%s).", type(error).__name__)
+        return self.body() != refused
+
+
+@frozen
+class _Pair:
+    key: Secret
+    secret: Secret
+
+    @classmethod
+    def of(cls, key: str, secret: str) -> _Pair:
+        return cls(Secret(_given(key, "key")), Secret(_given(secret, "secret")))
 
 
 def _given(value: object, name: str) -> str:
@@ -229,6 +270,14 @@ class _WorkspaceAuth(SteppedAuth):
 
     def _ask(self, session: _Session, request: httpx.Request) -> Generator[httpx.Request | Step, Any, _Outcome]:
         body = self._credential.body()
+        outcome = yield from self._ask_with(body, session, request)
+        if isinstance(outcome, AuthenticationError) and (yield InThread(lambda: self._credential.renew(body))):
+            outcome = yield from self._ask_with(self._credential.body(), session, request)
+        return outcome
+
+    def _ask_with(
+        self, body: dict[str, str], session: _Session, request: httpx.Request
+    ) -> Generator[httpx.Request | Step, Any, _Outcome]:
         asked_at = session.monotonic()
         answer: httpx.Response = yield httpx.Request(
             "POST",

@@ -4,6 +4,7 @@ Operators of the Transactionlink provider.
 
 from __future__ import annotations
 
+from airflow_provider.operators.cancel_workflow import TransactionlinkCancelWorkflowOperator
 from airflow_provider.operators.run_workflow import TransactionlinkRunWorkflowOperator
 
-__all__ = ["TransactionlinkRunWorkflowOperator"]
+__all__ = ["TransactionlinkCancelWorkflowOperator", "TransactionlinkRunWorkflowOperator"]

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider.hooks import TransactionlinkHook
-    from airflow_provider.ledger import TaskStateLedger
-    from tl_orchestration import Client, Execution, Handle, Pacing, RunRequest, Step
+    from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing, RunRequest, Step
+    from tl_orchestration.ledger import Ledger
     from tl_orchestration.outcome import OutcomeRules
 
 _DAY = 24 * 3600.0
 _GRACE = 5.0
-RESULT_MODES: Sequence[str] = ("full", "none", "reference")
+#: Seconds to wait in the worker after a wait in the triggerer broke off: a trigger that always crashes costs no more
+#: than one resume a minute.
+_AFTER_CRASH = 60.0
 
 
 class TransactionlinkRunWorkflowOperator(BaseOperator):
@@ -44,6 +46,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         expires_in: The same, from the start; a timedelta or seconds. Default: ``timeout``, within what the service
             accepts (30 minutes to 30 days).
         record_id: UUID of the record that the execution is about.
+        service_options: What only the connection's service takes: LegacyOptions or B3osOptions, or a dict of their
+            fields. Fields of a legacy case are personal data, so what was said of ``parameters`` holds here too. B3OS
+            needs ``source_system`` and ``source_entity_type``.
+        key: A business key of the caller's own, for which at most one execution is started, over all DAG runs: another
+            run with it, or a cleared task, goes on with what was started. Kept in the SQL ledger of the connection
+            (``ledger_url``) instead of the task state. It is shown in clear, so it must not be personal.
         transactionlink_conn_id: Connection.
         wait_for_completion: Wait for the end; else the task ends with the start.
         deferrable: Wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
@@ -52,21 +60,27 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         poll_interval: Fixed interval between polls, seconds. Default: an interval that grows with the time waited.
         cancel_on_kill: Cancel the execution when a person stops the task or its ``execution_timeout`` passes.
         durable: Keep the step's state over retries (Airflow 3.3+), so that a retry goes on with what it started.
-            Without it, a retry starts anew.
+            Without it, a retry starts anew. A ``key`` is kept in any case.
         retry_failed: A retry starts a new execution where the last one has ended without success, or was cancelled at
             its deadline.
         defer_after: Seconds to wait in the worker before deferring. Default: 5; 0 for a mapped task.
-        on_unknown_start: ``restart`` accepts one more start after one whose answer was lost.
+        on_unknown_start: ``restart`` accepts one more start after one whose answer was lost. ``repeat-same-key``
+            (B3OS only) sends it again with the same idempotency key, on trust that the service heeds it.
+        correlation_parameter: Name of a parameter that the definition takes and ``parameters`` does not have. Each
+            start has a random id there, by which the execution can be found after a start of unknown fate.
         on_changed_request: ``reattach`` goes on with what was started even if the parameters have changed since.
         on_partial: ``accept`` takes PARTIAL for a success.
         status_map: The service's status words that this version does not know, each with its meaning.
-        result: What of the result enters XCom: ``reference`` (only the id), ``full`` (all of it) or ``none``.
+        result: Where the result goes: ``full`` (all of it into XCom), ``reference`` or ``none`` (only the id), or the
+            URI of a storage: ``s3://conn@bucket/kyc/{{ ds }}/`` is a folder for ``<execution id>.json``; one that ends
+            in ``.json`` is the file. XCom then has ``result_uri``, ``sha256`` and ``size``.
         result_fields: Name -> JMESPath over the result; these enter XCom under ``fields``.
         fail_when: JMESPath over the result; true fails the task.
         skip_when: JMESPath over the result; true skips the task and, by Airflow's rules, what follows.
 
     Returns:
-        A dict with ``execution_id``, ``status``, ``fields`` and, for ``full``, ``result``.
+        A dict with ``execution_id``, ``status``, ``fields`` and, for ``full``, ``result``; for a storage URI,
+        ``result_uri``, ``sha256`` (hex) and ``size`` (bytes). :func:`airflow_provider.results.load_result` takes it.
     """
 
     template_fields: Sequence[str] = (
@@ -75,7 +89,10 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         "locale",
         "expires_at",
         "record_id",
+        "service_options",
+        "key",
         "transactionlink_conn_id",
+        "result",
     )
     operator_extra_links = (TransactionlinkExecutionLink(),)
     ui_color = "#dbe7ff"
@@ -89,6 +106,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         expires_at: datetime | str | None = None,
         expires_in: timedelta | float | None = None,
         record_id: str | None = None,
+        service_options: Mapping[str, Any]
+        | LegacyOptions
+        | B3osOptions
+        | Callable[..., Mapping[str, Any] | LegacyOptions | B3osOptions]
+        | None = None,
+        key: str | None = None,
         transactionlink_conn_id: str = connection_form.DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -98,11 +121,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         durable: bool = True,
         retry_failed: bool = False,
         defer_after: float | None = None,
-        on_unknown_start: Literal["fail", "restart"] = "fail",
+        on_unknown_start: Literal["fail", "restart", "repeat-same-key"] = "fail",
+        correlation_parameter: str | None = None,
         on_changed_request: Literal["fail", "reattach"] = "fail",
         on_partial: Literal["fail", "accept"] = "fail",
         status_map: Mapping[str, str] | None = None,
-        result: Literal["reference", "full", "none"] = "reference",
+        result: str = "reference",
         result_fields: Mapping[str, str] | None = None,
         fail_when: str | None = None,
         skip_when: str | None = None,
@@ -115,6 +139,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.expires_at = expires_at
         self.expires_in = expires_in
         self.record_id = record_id
+        self.service_options: Any = service_options  # Withheld, once rendered
+        self.key = key
         self.transactionlink_conn_id = transactionlink_conn_id
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
@@ -125,14 +151,17 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.retry_failed = retry_failed
         self.defer_after = defer_after
         self.on_unknown_start = on_unknown_start
+        self.correlation_parameter = correlation_parameter
         self.on_changed_request = on_changed_request
         self.on_partial = on_partial
         self.status_map = status_map
-        self.result = result
+        self.result: Any = result  # Withheld, once rendered to what is refused
         self.result_fields = result_fields
         self.fail_when = fail_when
         self.skip_when = skip_when
         self.execution_url: str | None = None
+        self._has_key = key is not None  # whatever it is rendered to
+        self._is_recorded = durable or self._has_key
         self._stop_requested = False
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
@@ -140,32 +169,45 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         # that have template fields of their own, which are then the parent.
         super()._do_render_template_fields(parent, *args, **kwargs)
         if parent is self:
+            from airflow_provider.handing_on import rendered_result
+
             self.parameters = Withheld(self.parameters)
+            self.result = rendered_result(self.result)
+            if self.service_options is not None:
+                self.service_options = Withheld(self.service_options)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
         Start, or find what this step has started; wait here for a moment, then defer or go on waiting.
         """
+        return self._run(context, self._grace(context))
+
+    def _run(self, context: Context, grace: float | None, *, ends: float | None = None) -> dict[str, Any]:
+        """
+        Args:
+            grace: Seconds to wait in the worker before deferring; None: to the end.
+            ends: When the wait ends at the latest, epoch seconds.
+        """
         from airflow_provider import waiting
         from airflow_provider.failures import reported
 
-        with reported(retry_endings=self.retry_failed):
+        with reported(retry_endings=self.retry_failed, keyed=self._has_key):
             hook, rules, pacing = self._checked()
-            request, ledger = self._request(), self._ledger(context)
+            request, ledger = self._request(hook), self._ledger(hook, context)
             with self._client(hook, ledger) as client:
                 with waiting.stoppable(client, None, context, cancel=self.cancel_on_kill):
                     execution = client.run(
                         request, key=self._step(context), timeout=_seconds(self.timeout), stop=self._told_to_stop
                     )
-                handle = self._bounded(execution.handle, context)
+                handle = waiting.ending_by(ends, self._bounded(execution.handle, context))
                 self._announce(hook, execution, context)
                 if self._told_to_stop():
                     waiting.stopped(client, handle, context, cancel=self.cancel_on_kill)
                 if not self.wait_for_completion:
                     return {"execution_id": execution.id, "status": execution.status.value, "fields": {}}
                 ended: Execution | None = execution if execution.is_terminal else None
-                if ended is None and self._grace(context) != 0:
-                    ended = self._wait(client, handle, context, pacing, grace=self._grace(context))
+                if ended is None and grace != 0:
+                    ended = self._wait(client, handle, context, pacing, grace=grace)
                 return self._hand_on(hook, client, ended, handle, rules)
 
     def execute_complete(self, context: Context, event: Any = None, **_: Any) -> dict[str, Any]:
@@ -180,10 +222,9 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             said = WaitEvent.from_dict(event)
             waiting.check_event(said)
             hook, rules, pacing = self._checked()
-            ledger = self._ledger(context)
-            handle = self._bounded(waiting.handle_of(said, ledger, context["ti"]), context)
-            self.execution_url = hook.execution_url(handle.execution_id)
-            with self._client(hook, ledger) as client:
+            with self._client(hook, self._ledger(hook, context)) as client:
+                handle = self._bounded(waiting.handle_of(said, client.ledger, self._ledger_key(context)), context)
+                self.execution_url = hook.execution_url(handle.execution_id)
                 ended: Execution | None
                 if said.ending is Ending.DEADLINE and handle.execution_id == said.execution_id:
                     # The last poll and the cancel happen here, where the ledger is.
@@ -192,6 +233,32 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                     execution = client.poll(handle)
                     ended = execution if execution.is_terminal else None
                 return self._hand_on(hook, client, ended, handle, rules)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        As Airflow's. But where Airflow ends the wait because its trigger has crashed, the step goes on waiting.
+        """
+        import time
+
+        from airflow_provider import waiting
+        from airflow_provider.failures import reported
+        from airflow_provider.versions import TaskDeferralError, TaskDeferralTimeout
+
+        grace: float | None
+        ends: float | None
+
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            grace, ends = None, time.time()  # whoever deferred with a time-out has set a deadline
+        except TaskDeferralError:
+            grace, ends = _AFTER_CRASH, None
+        self.log.warning("The wait in the triggerer has broken off; this step goes on where it was.")
+        with reported(under_way=True):
+            hook = self._hook()
+            with self._client(hook, self._ledger(hook, context)) as client:
+                waiting.check_recorded(client.ledger, self._ledger_key(context))
+        return self._run(context, grace, ends=ends)
 
     def on_kill(self) -> None:
         """
@@ -205,11 +272,10 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         Every argument that can be wrong without asking the service, found before anything is sent.
         """
+        from airflow_provider import handing_on
         from tl_orchestration import Pacing
         from tl_orchestration.errors import InvalidRequest
 
-        if self.result not in RESULT_MODES:
-            raise InvalidRequest(f"result must be 'reference', 'full' or 'none', not {self.result!r}.")
         try:
             if _seconds(self.timeout) <= 0 or (self.defer_after is not None and self.defer_after < 0):
                 raise ValueError("timeout must be positive, and defer_after not negative")
@@ -218,17 +284,14 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         except (AttributeError, TypeError, ValueError) as error:
             raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error}.") from None
         hook = self._hook()
-        if self.result == "full" and hook.forbids_full_result():
-            raise InvalidRequest(
-                f"Connection {self.transactionlink_conn_id!r} forbids result='full'. Name what you need in"
-                " result_fields, or use the reference."
-            )
+        handing_on.destination(hook, self.result)
         return hook, rules, pacing
 
-    def _request(self) -> RunRequest:
+    def _request(self, hook: TransactionlinkHook) -> RunRequest:
         from tl_orchestration import RunRequest
+        from tl_orchestration.options import options_for
 
-        parameters = self.parameters.reveal() if isinstance(self.parameters, Withheld) else self.parameters
+        parameters = _revealed(self.parameters)
         return RunRequest(
             self.workflow_definition_id,
             parameters={} if parameters is None else parameters,
@@ -236,6 +299,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             expires_at=self.expires_at or None,
             expires_in=self.expires_in,
             record_id=self.record_id or None,
+            options=options_for(hook.service(), _revealed(self.service_options), "service_options"),
         )
 
     def _hook(self) -> TransactionlinkHook:
@@ -243,7 +307,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
 
         return TransactionlinkHook(self.transactionlink_conn_id)
 
-    def _client(self, hook: TransactionlinkHook, ledger: TaskStateLedger | None) -> Client:
+    def _client(self, hook: TransactionlinkHook, ledger: Ledger | None) -> Client:
         return hook.get_client(ledger=ledger, status_map=self.status_map)
 
     def _rules(self) -> OutcomeRules:
@@ -256,11 +320,13 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             on_partial=self.on_partial,
         )
 
-    def _ledger(self, context: Context) -> TaskStateLedger | None:
+    def _ledger(self, hook: TransactionlinkHook, context: Context) -> Ledger | None:
         from airflow_provider import versions
         from airflow_provider.ledger import TaskStateLedger
         from tl_orchestration.errors import InvalidSettings
 
+        if self._has_key:
+            return hook.sql_ledger()
         if not self.durable:
             return None
         store = versions.task_state_store(context)
@@ -276,18 +342,45 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         from tl_orchestration import Step
         from tl_orchestration.errors import InvalidRequest
 
-        if not self.durable:
+        if not self.durable and not self._has_key:
+            if self.on_unknown_start == "repeat-same-key":
+                raise InvalidRequest(
+                    "on_unknown_start='repeat-same-key' needs durable=True or a key: the idempotency key is kept with"
+                    " the step's state."
+                )
+            if self.correlation_parameter is not None:
+                raise InvalidRequest(
+                    "correlation_parameter needs durable=True or a key: the id is kept with the step's state."
+                )
             return None
         try:
             return Step(
-                key=identity.step_key(context["ti"]),
-                generation=identity.generation(context["ti"]),
+                key=self._ledger_key(context),
+                generation="" if self._has_key else identity.generation(context["ti"]),
                 retry_failed=self.retry_failed,
                 on_unknown_start=self.on_unknown_start,
+                correlation_parameter=self.correlation_parameter,
                 on_changed_request=self.on_changed_request,
+                on_partial=self.on_partial,
             )
         except ValueError as error:
             raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error.args[0]}.") from None
+
+    def _ledger_key(self, context: Context) -> str:
+        """
+        The step's name in its ledger: the caller's own key, or what Airflow calls it.
+        """
+        from airflow_provider import identity
+        from tl_orchestration.errors import InvalidRequest
+
+        if not self._has_key:
+            return identity.step_key(context["ti"])
+        key: Any = self.key  # native rendering makes a number of one that looks like it
+        if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
+            raise InvalidRequest(
+                f"The key of task {self.task_id!r} is rendered to something that is no text, or empty."
+            )
+        return str(key)
 
     # -- after the start -------------------------------------------------------------------------------------------
 
@@ -333,7 +426,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
 
         if ended is None:
             self._defer(handle)
-        return handing_on.returned(client, ended, rules, result=self.result, only_scalars=hook.forbids_full_result())
+        return handing_on.returned(hook, client, ended, rules, result=self.result)
 
     def _bounded(self, handle: Handle, context: Context) -> Handle:
         from airflow_provider import waiting
@@ -368,10 +461,18 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 poll_interval=self.poll_interval,
                 status_map=dict(self.status_map or {}),
                 owned=handle.owned,
+                service=handle.service,
+                api_version=handle.api_version,
+                cancel_on_kill=self.cancel_on_kill,
+                durable=self._is_recorded,
             ),
             method_name="execute_complete",
         )
         raise AssertionError("defer raises TaskDeferred")
+
+
+def _revealed(value: Any) -> Any:
+    return value.reveal() if isinstance(value, Withheld) else value
 
 
 def _seconds(timeout: timedelta | float) -> float:

@@ -56,5 +56,7 @@ def test_connection_form_is_what_the_provider_declares(airflow: AirflowRig) -> N
         name: declared["label"] for name, declared in connection_form.FIELDS.items()
     }
     standard = form["standard_fields"]
-    assert standard["password"]["title"] == "Organization token"
+    assert {name: standard[name]["title"] for name in connection_form.RELABELED} == connection_form.RELABELED
+    assert standard["login"]["hidden"] is False
+    assert fields["service"]["schema"]["enum"] == connection_form.FIELDS["service"]["schema"]["enum"]
     assert standard["url_schema"]["hidden"] is True

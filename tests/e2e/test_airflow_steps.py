@@ -147,7 +147,7 @@ def test_killed_between_start_and_defer_goes_on_with_the_same_execution(airflow:
 
 
 def test_killed_during_the_start_never_starts_again(airflow: AirflowRig, oracle: Oracle) -> None:
-    """SIGKILL while the answer of the start is under way: the retry says what to look for in the dashboard, and stops."""
+    """SIGKILL while the answer of the start is under way: the retry says what to look for, and stops."""
     definition = oracle.define("lost", like="kyc-approve", duration=1)
     oracle.fault(on="start", definition=definition, kind="hold", seconds=20)
     airflow.wait_for_dag("grace")

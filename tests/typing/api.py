@@ -10,6 +10,8 @@ from typing import Any, assert_type
 
 from tl_orchestration import (
     AsyncClient,
+    B3osKey,
+    B3osPublic,
     Client,
     Execution,
     Handle,
@@ -20,6 +22,7 @@ from tl_orchestration import (
     Settings,
     Status,
     Step,
+    WorkspaceKey,
 )
 from tl_orchestration.errors import (
     ExecutionFailed,
@@ -67,6 +70,7 @@ def run_and_wait(ledger: Ledger) -> str:
         assert_type(client.cancel(execution), Execution)
         client.check()
         client.run(RunRequest("kyc-approve"), Step(key="k", generation="1", retry_failed=True, on_unknown_start="fail"))
+        client.run(RunRequest("kyc-approve"), Step(key="k", correlation_parameter="caseRef"))
         client.run(RunRequest("kyc-approve"), key=None)
     return execution.id
 
@@ -83,6 +87,18 @@ async def run_and_wait_awaited() -> dict[str, Any]:
         assert_type(ended, Execution)
         assert_type(await client.cancel(execution.id), Execution)
         return await client.result(ended)
+
+
+def credentials() -> list[Client]:
+    """A credential that does not change, or one that is read again when it is refused."""
+    return [
+        Client(WorkspaceKey("key", "secret"), service="transactionlink-legacy"),
+        Client(WorkspaceKey.from_source(lambda: ("key", "secret")), service="transactionlink-legacy"),
+        Client(B3osKey("b3sk_…", "org_…"), service="b3os"),
+        Client(B3osKey(lambda: "b3sk_…"), service="b3os"),
+        Client(B3osKey.from_file("/run/secrets/key", organization_id="org_…"), service="b3os"),
+        Client(B3osPublic(), service="b3os"),
+    ]
 
 
 def told(execution: Execution) -> None:
@@ -158,8 +174,10 @@ def mistakes(client: Client, execution: Execution) -> None:
     client.wait(None)  # type: ignore[arg-type]
     client.wait(execution, stop=True)  # type: ignore[arg-type]
     Step(key="k", on_unknown_start="retry")  # type: ignore[arg-type]
+    Step(key="k", correlation_parameter=7)  # type: ignore[arg-type]
     OutcomeRules(on_partial="ignore")  # type: ignore[arg-type]
     Client("tot_…")  # type: ignore[arg-type]
+    WorkspaceKey.from_source(lambda: "secret")  # type: ignore[arg-type, return-value]
     execution.status = Status.FAILED  # type: ignore[misc]
     execution.link.reveal()  # type: ignore[union-attr]
 

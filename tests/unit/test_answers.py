@@ -242,6 +242,12 @@ class TestRefusals:
         long = refused(response(400, refusal_document("word " * 1000)))
         assert len(text_of_service(long)) == 300
 
+    def test_endless_text_is_left_out(self) -> None:
+        """A message that would take minutes to be rid of thousands of values is not read; the others are."""
+        items = [{"code": "C0", "message": "word " * 1_000_000}, {"code": "C1", "message": "short"}]
+        error = refused(response(400, {"fingerprint": "f", "errors": items}))
+        assert (text_of_service(error), error.codes) == ("short", ("C0", "C1"))
+
     def test_only_a_refused_request_quotes_the_service(self) -> None:
         """The service's text is repeated for 4xx refusals of the request, and for nothing else."""
         quoting = {

@@ -24,7 +24,7 @@ from tl_orchestration.errors import (
 )
 from tl_orchestration.exchange import once
 from tl_orchestration.fingerprint import fingerprint
-from tl_orchestration.ledger import Entry, Event, State
+from tl_orchestration.ledger import Entry, Event, MemoryLedger, State
 from tl_orchestration.models import Execution
 from tl_orchestration.options import LegacyOptions
 from tl_orchestration.services.legacy import Legacy
@@ -55,6 +55,7 @@ class TestLegacyStart:
         world = World([CASE, PARAMETERS, RUNNING])
         handle = start(world, ABOUT_ADA).handle
         assert (handle.api_version, handle.expires_at, handle.deadline, handle.owned) == (1, None, NOW + 3600, True)
+        assert (handle.service, handle.execution_id) == ("transactionlink-legacy", EXECUTION_ID)
 
     def test_nothing_to_make_is_one_post_and_one_intent(self) -> None:
         """A case that exists, and no parameters: the intent is that of the start."""
@@ -92,6 +93,25 @@ class TestLegacyStart:
         world.requests.clear()
         world.will(*[CASE, PARAMETERS, RUNNING][made:])
         assert (EXECUTION_ID, EVERYTHING[made:]) == (start(world, ABOUT_ADA).id, world.paths)
+
+    def test_what_was_given_up_is_recorded_with_time_and_reason(self) -> None:
+        """The entry says when and why no execution has started; the intent's own facts stay."""
+        ledger, clock, recorded = MemoryLedger(), FakeClock(), []
+
+        def making(key: str, intent: Event, after: Entry | None) -> Entry:
+            claimed = ledger.claim(key, intent, after)
+            clock.now = NOW + 7  # by the time that the service answers
+            return claimed
+
+        def failing(key: str, event: Event) -> Entry:
+            recorded.append(event)
+            return ledger.append(key, event)
+
+        world = World([CASE, response(403)], Hindered(ledger, making, failing), clock)
+        with pytest.raises(TransactionlinkError):
+            start(world, ABOUT_ADA)
+        assert recorded == [Event(state=State.REJECTED, at=NOW + 7, reason="PermissionDenied", version=2)]
+        assert (held(world).changed_at, held(world).deadline) == (NOW + 7, NOW + 3600)
 
     @pytest.mark.parametrize("failure", [LOST, response(500)])
     def test_what_may_have_been_left_behind_is_said(self, failure: Reaction, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -46,3 +48,37 @@ class TestB3osKey:
     def test_nothing_is_sent_without_a_key(self) -> None:
         """A public workflow needs none."""
         assert self.sent(B3osPublic()) == {}
+
+
+class TestRenewal:
+    def begin(self, credential: B3osKey) -> tuple[Generator[httpx.Request, httpx.Response, None], httpx.Request]:
+        """A flow, and the request that it sends first."""
+        flow = credential.auth().sync_auth_flow(httpx.Request("POST", URL))
+        return flow, next(flow)
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_refused_key_is_read_again(self, status: int) -> None:
+        """A key from a callable that has changed is used at once, with the organization beside it."""
+        keys = iter(["b3sk_old", "b3sk_new"])
+        flow, request = self.begin(B3osKey(lambda: next(keys), "org_9"))
+        assert request.headers["Authorization"] == "Bearer b3sk_old"
+        again = flow.send(httpx.Response(status))
+        assert (again.headers["Authorization"], again.headers["X-Org-ID"]) == ("Bearer b3sk_new", "org_9")
+
+    def test_key_of_another_service_is_not_taken_over(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A source that comes to give an organization token changes nothing."""
+        keys = iter(["b3sk_old", "tot_new"])
+        flow, _ = self.begin(B3osKey(lambda: next(keys)))
+        with pytest.raises(StopIteration):
+            flow.send(httpx.Response(401))
+        assert "could not be read again (InvalidSettings)" in caplog.text
+        assert "tot_" not in caplog.text
+
+    def test_key_file_is_read_again(self, tmp_path: Path) -> None:
+        """A file takes effect when it is replaced."""
+        file = tmp_path / "key"
+        file.write_text("b3sk_old\n")
+        flow, request = self.begin(B3osKey.from_file(file))
+        file.write_text("b3sk_new\n")
+        assert request.headers["Authorization"] == "Bearer b3sk_old"
+        assert flow.send(httpx.Response(401)).headers["Authorization"] == "Bearer b3sk_new"

@@ -217,6 +217,7 @@ class TestHandle:
             {"format": 2},
             {"format": None},
             {"format": "1"},
+            {"format": True},
             {"execution_id": None},
             {"execution_id": "../x"},
             {"execution_id": 7},
@@ -242,6 +243,21 @@ class TestHandle:
         """Only a document is read."""
         with pytest.raises(InvalidRequest, match="A handle has format"):
             Handle.from_dict(document)
+
+    @pytest.mark.parametrize("api_version", [{}, {"api_version": 2}])
+    def test_first_format_still_loads(self, api_version: dict[str, int]) -> None:
+        """A document as the first version wrote it, to the letter."""
+        document = {
+            "format": 1,
+            "execution_id": "e-1",
+            "service": "transactionlink-legacy",
+            "key": "k",
+            "deadline": 3.5,
+            "expires_at": None,
+            "owned": True,
+            **api_version,
+        }
+        assert Handle.from_dict(json.loads(json.dumps(document))).to_dict() == document
 
     def test_ownership_must_be_said(self) -> None:
         """A handle that does not say whose the execution is, is nobody's."""

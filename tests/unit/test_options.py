@@ -14,7 +14,7 @@ from tl_orchestration import B3osOptions, LegacyOptions
 from tl_orchestration.errors import InvalidRequest
 from tl_orchestration.fingerprint import fingerprint
 from tl_orchestration.models import Handle, RunRequest
-from tl_orchestration.options import CaseDocument
+from tl_orchestration.options import CaseDocument, options_for
 
 PERSON: dict[str, Any] = {
     "first_name": FIRST_NAME,
@@ -124,6 +124,43 @@ class TestRequest:
         assert fingerprint(requests[2], b"secret") == fingerprint(
             run_request(options=LegacyOptions(first_name="Ada")), b"secret"
         )
+
+
+class TestOptionsFor:
+    LEGACY, B3, CURRENT = "transactionlink-legacy", "b3os", "transactionlink"
+
+    def test_fields_become_the_services_own_kind(self) -> None:
+        """A dict from a DAG or a file, or a value that is ready."""
+        assert options_for(self.LEGACY, PERSON, "options") == LegacyOptions(**PERSON)
+        assert options_for(self.B3, B3OS, "options") == B3osOptions(**B3OS)
+        ready = B3osOptions(**B3OS)
+        assert options_for(self.B3, ready, "options") is ready
+
+    def test_none_is_none_where_the_service_needs_none(self) -> None:
+        """Neither Transactionlink API needs options."""
+        assert [options_for(service, None, "options") for service in (self.CURRENT, self.LEGACY)] == [None, None]
+
+    @pytest.mark.parametrize(
+        ("service", "given", "says"),
+        [
+            (CURRENT, PERSON, "transactionlink takes no service_options"),
+            (CURRENT, LegacyOptions(), "transactionlink takes no service_options"),
+            (LEGACY, B3osOptions(**B3OS), "takes LegacyOptions as its service_options, not B3osOptions"),
+            (B3, LegacyOptions(**PERSON), "takes B3osOptions as its service_options, not LegacyOptions"),
+            (LEGACY, B3OS, "have no source_entity_type, source_system; known are: case_id, first_name"),
+            (B3, {**B3OS, "first_name": FIRST_NAME}, "have no first_name"),
+            (B3, None, "b3os needs service_options with source_system and source_entity_type"),
+            (B3, {"source_system": "airflow"}, "source_entity_type is required"),
+            (LEGACY, [FIRST_NAME], "must be a dict or LegacyOptions, not a list"),
+            (LEGACY, {**PERSON, "email": {"address": LAST_NAME}}, "email must be text"),
+        ],
+    )
+    def test_what_does_not_fit_is_said_without_a_value(self, service: str, given: Any, says: str) -> None:
+        """The service, the argument and the field are named."""
+        with pytest.raises(InvalidRequest) as caught:
+            options_for(service, given, "service_options")
+        assert says in str(caught.value)
+        assert found_in(str(caught.value)) == []
 
 
 class TestHandle:

@@ -212,6 +212,23 @@ class TestTls:
         """Contexts are shared: the same files give the same context."""
         assert tls_context(None, None) is tls_context(None, None)
 
+    def test_replaced_files_are_read_again(self, tmp_path: Path) -> None:
+        """A rotated certificate has the path of the former one; files that stay are read once."""
+        authorities = trustme.CA(), trustme.CA()
+        ca, client = tmp_path / "ca.pem", tmp_path / "client.pem"
+        seen = []
+        for authority in authorities:
+            fresh = tmp_path / "fresh.pem"
+            authority.cert_pem.write_to_path(fresh)
+            fresh.replace(ca)
+            for _ in range(2):
+                authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(fresh)
+                fresh.replace(client)
+                seen.append(tls_context(str(ca), str(client)))
+                assert tls_context(str(ca), str(client)) is seen[-1]
+        assert len({id(context) for context in seen}) == 4
+        assert all(context.get_ca_certs() for context in seen)
+
     @pytest.mark.parametrize("content", [None, "no certificate"])
     def test_file_that_is_no_certificate_is_refused(self, tmp_path: Path, content: str | None) -> None:
         """A CA bundle or client certificate that cannot be loaded is refused, with its path."""

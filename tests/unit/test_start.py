@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
@@ -41,7 +42,7 @@ from tl_orchestration.errors import (
 from tl_orchestration.exchange import AppendEvent, ClaimStart, ReadLedger, Request, Sleep, once
 from tl_orchestration.fingerprint import Fingerprint
 from tl_orchestration.ledger.entry import Entry, State, fold
-from tl_orchestration.models import Execution, RunRequest
+from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.start import Attach, Begin, Step, decide, is_unknown_fate, start_once, start_unrecorded
 from tl_orchestration.status import Status
@@ -53,6 +54,7 @@ STEP = Step(key="dag/run/task", generation="0")
 ATTACH = Attach("e-1")
 BEGIN = Begin()
 BEGIN_AFTER_CANCEL = Begin(cancel_first="e-1")
+BEGIN_ONCE_ENDED = Begin(cancel_first="e-1", own=True)
 
 #: Outcome by state: same generation, then another generation; by default settings, with retry_failed, with restart.
 DECISIONS: dict[State, tuple[Any, Any, Any, Any, Any, Any]] = {
@@ -60,7 +62,14 @@ DECISIONS: dict[State, tuple[Any, Any, Any, Any, Any, Any]] = {
     State.UNKNOWN: (StartOutcomeUnknown, StartOutcomeUnknown, BEGIN, StartOutcomeUnknown, StartOutcomeUnknown, BEGIN),
     State.STARTED: (ATTACH, ATTACH, ATTACH, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL),
     State.LINK_DELIVERED: (ATTACH, ATTACH, ATTACH, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL),
-    State.CANCEL_REQUESTED: (ATTACH, BEGIN, ATTACH, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL, BEGIN_AFTER_CANCEL),
+    State.CANCEL_REQUESTED: (
+        ATTACH,
+        BEGIN_ONCE_ENDED,
+        ATTACH,
+        BEGIN_AFTER_CANCEL,
+        BEGIN_AFTER_CANCEL,
+        BEGIN_AFTER_CANCEL,
+    ),
     State.SETTLED: (ATTACH, BEGIN, ATTACH, BEGIN, BEGIN, BEGIN),
     State.REJECTED: (BEGIN, BEGIN, BEGIN, BEGIN, BEGIN, BEGIN),
 }
@@ -112,6 +121,13 @@ class TestDecide:
         """retry_failed opens a new attempt after every ending but a success."""
         step = Step(key="k", generation="0", retry_failed=True)
         expected = ATTACH if status is Status.SUCCEEDED else BEGIN
+        assert expected == decide(held(State.SETTLED, status=status.value), step, SAME)
+
+    @pytest.mark.parametrize("status", [*Status])
+    def test_accepted_partial_is_never_run_again(self, status: Status) -> None:
+        """Where PARTIAL is accepted it is a success, and no other ending becomes one."""
+        step = Step(key="k", generation="0", retry_failed=True, on_partial="accept")
+        expected = ATTACH if status in {Status.SUCCEEDED, Status.PARTIAL} else BEGIN
         assert expected == decide(held(State.SETTLED, status=status.value), step, SAME)
 
     @pytest.mark.parametrize("state", [State.INTENT, State.UNKNOWN])
@@ -186,7 +202,18 @@ class TestDecide:
 
 
 class TestStep:
-    @pytest.mark.parametrize("field", ["on_unknown_start", "on_changed_request"])
+    @pytest.mark.parametrize("key", ["", " ", "\u3000", "a\nb", "a\x00", "\ud800", "k" * 2001, "ж" * 1001, None, 7])
+    def test_unusable_key_is_refused(self, key: Any) -> None:
+        """A key that no ledger can keep, or that is nobody's name, is refused before anything is asked."""
+        with pytest.raises(InvalidRequest, match="1 to 2000 bytes"):
+            Step(key=key)
+
+    @pytest.mark.parametrize("key", ["k", "dag run", "k" * 2000, "ж" * 1000])
+    def test_usable_key_stays_as_it_is(self, key: str) -> None:
+        """Nothing is trimmed: the key is what the ledger was given before."""
+        assert Step(key=key).key == key
+
+    @pytest.mark.parametrize("field", ["on_unknown_start", "on_changed_request", "on_partial"])
     def test_misspelt_policy_is_refused(self, field: str) -> None:
         """A policy is one of its words."""
         with pytest.raises(ValueError, match=field):
@@ -441,6 +468,106 @@ class TestStartOnce:
             assert (execution.id, execution.status, execution.raw_status) == (EXECUTION_ID, Status.UNKNOWN, "")
 
 
+class TestWhatIsRecorded:
+    """Events, to the last field: what a later process or a person reads of them."""
+
+    LATER = NOW + 9
+
+    def posted(self, **options: Any) -> tuple[Hand[Execution], FakeClock]:
+        """start_once, held at its POST, some time after its intent."""
+        clock = FakeClock()
+        hand = posted(clock=clock, **options)
+        clock.advance(9)
+        return hand, clock
+
+    @pytest.mark.parametrize(
+        ("literal", "expires", "expected"),
+        [
+            ("RUNNING", "2026-09-21T16:13:20Z", {"raw_status": "RUNNING", "expires_at": NOW + 7200}),
+            (None, None, {}),
+        ],
+    )
+    def test_start(self, literal: str | None, expires: str | None, expected: dict[str, Any]) -> None:
+        """Id, time, the service's literal and the expiry that it named; nothing where it named none."""
+        hand, _ = self.posted()
+        record = hand.reply(told(literal, expiresAt=expires)).asks(AppendEvent)
+        assert event(State.STARTED, at=self.LATER, execution_id=EXECUTION_ID, **expected) == record.event
+        assert STEP.key == record.key
+
+    @pytest.mark.parametrize(
+        ("outcome", "expected"),
+        [
+            (response(403), {"state": State.REJECTED, "reason": "PermissionDenied"}),
+            (response(502), {"state": State.UNKNOWN, "reason": "ServerError"}),
+            (
+                InvalidAnswer("elsewhere", execution_id=OTHER_ID),
+                {"state": State.UNKNOWN, "reason": "InvalidAnswer", "execution_id": OTHER_ID},
+            ),
+        ],
+    )
+    def test_failure(self, outcome: Any, expected: dict[str, Any]) -> None:
+        """Time, kind of failure, and the id if the service named one."""
+        hand, _ = self.posted()
+        record = meet(hand, outcome).asks(AppendEvent)
+        assert event(**{"at": self.LATER, **expected}) == record.event
+        assert STEP.key == record.key
+
+    @pytest.mark.parametrize(("generation", "deadline"), [("0", None), ("old", NOW + 1000 + 3600)])
+    def test_take_over_of_what_a_person_has_adopted(self, generation: str, deadline: float | None) -> None:
+        """Who goes on with which execution, when; a cleared step begins its own time."""
+        known = held(State.STARTED, execution_id=EXECUTION_ID, adopted=True, generation=generation)
+        hand = started(known, clock=FakeClock(NOW + 1000))
+        record = hand.asks(AppendEvent)
+        expected = event(
+            State.STARTED,
+            at=NOW + 1000,
+            execution_id=EXECUTION_ID,
+            consumed_by=STEP.generation,
+            version=known.version,
+            deadline=deadline,
+        )
+        assert (STEP.key, expected) == (record.key, record.event)
+        taken = hand.reply(fold(known, record.event)).reply(told()).returned
+        assert taken.handle.deadline == (deadline or known.deadline)
+
+    @pytest.mark.parametrize("fields", [{}, {"expires_at": "2026-09-21T18:13:20+00:00"}])
+    def test_expiry_that_is_recorded_is_the_one_that_is_sent(self, fields: dict[str, Any]) -> None:
+        """The intent, the request and, where the service names none, the handle have the same expiry."""
+        hand = started(request=run_request(**fields))
+        expires_at = hand.asks(ClaimStart).intent.expires_at
+        assert expires_at == (NOW + 4 * 3600 if fields else NOW + 3600)
+        post = hand.reply(entry(State.INTENT)).asks(Request)
+        assert post.json is not None
+        assert datetime.fromisoformat(post.json["expiresAt"]).timestamp() == expires_at
+        recorded = entry(State.STARTED, execution_id=EXECUTION_ID, expires_at=expires_at)
+        assert hand.reply(told()).reply(recorded).returned.handle.expires_at == expires_at
+
+    def test_expiry_of_a_start_without_a_ledger(self) -> None:
+        """It is sent as well."""
+        clock = FakeClock().clock()
+        hand = Hand(
+            start_unrecorded(Transactionlink(now=clock.now), run_request(), timeout=7200, clock=clock, start=once)
+        )
+        post = hand.asks(Request)
+        assert post.json is not None
+        assert datetime.fromisoformat(post.json["expiresAt"]).timestamp() == NOW + 7200
+
+    @pytest.mark.parametrize("reattached", [True, False])
+    def test_handle_says_which_execution_of_which_service(self, *, reattached: bool) -> None:
+        """All that another process needs."""
+        known = held(State.STARTED, execution_id=EXECUTION_ID)
+        hand = started(known) if reattached else posted().reply(told())
+        handle = hand.reply(told() if reattached else known).returned.handle
+        assert handle == Handle(
+            execution_id=EXECUTION_ID,
+            service="transactionlink",
+            key=STEP.key,
+            deadline=NOW + 3600,
+            expires_at=NOW + 1805,
+            owned=True,
+        )
+
+
 def taken(known: Entry) -> Hand[Execution]:
     """A try that goes on with an adopted execution, held at its poll: the verdict is used up first."""
     hand = started(known)
@@ -500,6 +627,96 @@ class TestNewGeneration:
         hand = self.begun()
         meet(hand, outcome).asks(ClaimStart)
         assert f"tl cancel {OTHER_ID}" in caplog.text
+
+
+class TestOwnCancel:
+    """A retry after a cancel of ours that perhaps never arrived."""
+
+    def begun(self) -> Hand[Execution]:
+        """A retry that may start anew, held at the cancel that comes first."""
+        step = evolve(STEP, retry_failed=True)
+        hand = started(held(State.CANCEL_REQUESTED, execution_id=OTHER_ID), step=step)
+        assert ("POST", f"/workflows/{OTHER_ID}/cancel") == (hand.asks(Request).method, hand.asks(Request).path)
+        return hand
+
+    @pytest.mark.parametrize(
+        "outcomes",
+        [
+            [response(404)],
+            [response(503)],
+            [NoAnswer("refused", sent=False)],
+            [response(409), told("RUNNING", id=OTHER_ID)],
+        ],
+    )
+    def test_nothing_is_started_beside_what_may_run(self, outcomes: list[Any]) -> None:
+        """A second cancel that fails as well is the try's own failure: nothing is claimed and nothing started."""
+        hand = self.begun()
+        for outcome in outcomes[:-1]:
+            meet(hand, outcome).asks(Request)
+        with pytest.raises(TransactionlinkError):
+            meet(hand, outcomes[-1])
+        assert "/workflows" not in [request.path for request in hand.requests]
+
+    def test_accepted_cancel_that_cannot_be_seen_starts_nothing_yet(self) -> None:
+        """The next try looks again."""
+        hand = self.begun().reply(response(200))
+        with pytest.raises(ServerError, match="accepted the cancel") as caught:
+            hand.reply(response(503))
+        assert (caught.value.execution_id, caught.value.cancel_accepted) == (OTHER_ID, True)
+
+    def test_accepted_cancel_lets_the_next_attempt_begin(self) -> None:
+        """The service ends it in its own time; its id stays on record."""
+        hand = self.begun().reply(response(200)).reply(told("RUNNING", id=OTHER_ID))
+        claim = hand.asks(ClaimStart)
+        assert fold(claim.after, claim.intent).former == OTHER_ID
+
+    @pytest.mark.parametrize(
+        ("literal", "status"),
+        [("CANCELED", Status.CANCELLED), ("FAILED", Status.FAILED), ("COMPLETED", Status.SUCCEEDED)],
+    )
+    def test_ending_that_is_found_is_recorded_first(self, literal: str, status: Status) -> None:
+        """What has ended meanwhile is settled, and then judged as any ending: a success is not run again."""
+        hand = self.begun().reply(response(409)).reply(told(literal, id=OTHER_ID))
+        known = held(State.CANCEL_REQUESTED, execution_id=OTHER_ID)
+        settled = hand.asks(AppendEvent).event
+        assert event(State.SETTLED, execution_id=OTHER_ID, raw_status=literal, status=status.value) == settled
+        hand.reply(fold(known, settled)).asks(ReadLedger)
+        hand.reply(fold(known, settled))
+        if status is Status.SUCCEEDED:
+            assert hand.asks(Request).path == f"/workflows/{OTHER_ID}"
+        else:
+            assert hand.asks(ClaimStart).after == fold(known, settled)
+
+
+class TestLeftOver:
+    """A process of an earlier generation that goes on after a later one has taken the step over."""
+
+    def begun(self, known: Entry, settle: float) -> Hand[Execution]:
+        """A try of generation 0, told what the ledger holds."""
+        clock = FakeClock(NOW + 1000).clock()
+        flow = start_once(
+            Transactionlink(now=clock.now),
+            run_request(),
+            STEP,
+            identity=SAME,
+            timeout=3600,
+            clock=clock,
+            start=once,
+            repeat=once,
+            settle=settle,
+        )
+        return Hand(flow).reply(known)
+
+    @pytest.mark.parametrize("state", [state for state in State if state is not State.PURGED])
+    def test_it_neither_starts_nor_ends_anything(self, state: State) -> None:
+        """Whatever has become of the later generation's execution."""
+        with pytest.raises(LedgerError, match="belongs to an earlier one"):
+            self.begun(held(state, generation="1", past=("0",)), 180)
+
+    def test_fenced_ledger_has_refused_it_before(self) -> None:
+        """There a generation's name may come back, as one made of a counter of tries can."""
+        hand = self.begun(held(State.SETTLED, generation="1", past=("0",)), 0)
+        assert STEP.generation == hand.asks(ClaimStart).intent.generation
 
 
 class TestStartUnrecorded:

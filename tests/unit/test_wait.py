@@ -82,11 +82,12 @@ class World:
         self.requests: list[str] = []
         self.events: list[Event] = []
 
-    def wait(self, waited_for: Handle, patience: Patience = PATIENCE) -> Execution:
+    def wait(self, waited_for: Handle, patience: Patience = PATIENCE, *, proven: bool = True) -> Execution:
         """Drive a wait to its end."""
         clock = self.time.clock()
         service = Transactionlink(now=clock.now, status_map={"TAUGHT": Status.SUCCEEDED})
-        flow = wait(service, waited_for, patience, send=once, repeat=once, clock=clock, rng=random.Random(1))
+        rng = random.Random(1)
+        flow = wait(service, waited_for, patience, send=once, repeat=once, clock=clock, rng=rng, proven=proven)
         command: Command = next(flow)
         try:
             while True:
@@ -264,9 +265,18 @@ class TestDeadline:
     def test_failing_last_poll_does_not_hide_what_is_known(self) -> None:
         """An execution that was seen running is cancelled at the deadline though the last polls failed."""
         world = World(later(told("RUNNING"), 60, response(503)), cancel=always(response(200)))
-        with pytest.raises(WaitTimeout, match="could not be cancelled"):
+        with pytest.raises(WaitTimeout, match="Its cancel was accepted"):
             world.wait(DEADLINE)
         assert "cancel" in world.requests
+
+    def test_accepted_cancel_whose_end_is_not_seen_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A cancel that the service took counts as one, though the status after it could not be read."""
+        polls = in_turn(*[told("RUNNING")] * 11, response(503))
+        with pytest.raises(WaitTimeout, match="accepted, but its status since then could not be read") as caught:
+            World(polls).wait(DEADLINE)
+        assert caught.value.cancelled
+        assert f"The service accepted the cancel of execution {EXECUTION_ID}" in caplog.text
+        assert "could not be cancelled" not in caplog.text
 
     def test_no_deadline_waits_on(self) -> None:
         """An id alone, of which the service tells no expiry, is waited for however long it takes."""
@@ -347,11 +357,31 @@ class TestFailures:
 
     @pytest.mark.parametrize(("status", "kind"), [(401, AuthenticationError), (403, PermissionDenied)])
     def test_refused_credential_fails_the_first_poll(self, status: int, kind: type[TransactionlinkError]) -> None:
-        """A credential that has not worked in this wait is said to be wrong at once."""
+        """A credential that nobody knows to have worked is said to be wrong at once."""
         world = World(always(response(status)))
         with pytest.raises(kind, match=EXECUTION_ID):
+            world.wait(DEADLINE, proven=False)
+        assert world.requests == ["poll"]
+
+    def test_missing_permission_fails_the_first_poll(self) -> None:
+        """A 403 at the first poll after a start is no rotation: it is said at once."""
+        world = World(always(response(403)))
+        with pytest.raises(PermissionDenied, match=EXECUTION_ID):
             world.wait(DEADLINE)
         assert world.requests == ["poll"]
+
+    def test_first_poll_of_another_process_may_meet_a_rotation(self) -> None:
+        """A 401 to what has worked before is forgiven from the first poll on, for as long as the budget lasts."""
+        assert Status.SUCCEEDED is World(later(response(401), 800, told("COMPLETED"))).wait(handle()).status
+        world = World(always(response(401)))
+        with pytest.raises(AuthenticationError):
+            world.wait(handle())
+        assert 900 < world.time.passed <= 900 + 20
+
+    def test_caller_who_brings_a_new_credential_is_told_at_once(self) -> None:
+        """Without a credential budget no refusal is forgiven."""
+        with pytest.raises(AuthenticationError):
+            World(always(response(401))).wait(handle(), evolve(PATIENCE, credential_budget=0.0))
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_rotated_credential_is_outlived(self, status: int) -> None:
@@ -363,9 +393,10 @@ class TestFailures:
 
     def test_refused_credential_after_failures_is_still_a_first_poll(self) -> None:
         """Failed polls do not make a credential proven."""
-        world = World(later(response(503), 50, response(401)))
-        with pytest.raises(AuthenticationError):
+        world = World(later(response(503), 50, response(403)))
+        with pytest.raises(PermissionDenied):
             world.wait(handle())
+        assert world.time.passed == 50
 
     def test_own_start_may_be_unknown_for_a_moment(self) -> None:
         """An execution that we have just started may be a 404 for a while, and no longer."""

@@ -164,6 +164,48 @@ class TestRefusedToken:
         assert pieces == []
 
 
+class TestRotatedPair:
+    REFUSED = httpx.Response(401, json={})
+
+    def test_refused_pair_is_read_again_once(self) -> None:
+        """Key and secret that have changed since are sent in the same breath; the caller notices nothing."""
+        pairs = iter([(KEY, SECRET), ("key-2", "secret-2")])
+        service = Service()
+        service.answers = [self.REFUSED]
+        assert one(WorkspaceKey.from_source(lambda: next(pairs)).auth(), service).status_code == 200
+        assert [httpx.Response(200, content=asked.content).json() for asked in service.asked] == [
+            {"key": KEY, "secret": SECRET},
+            {"key": "key-2", "secret": "secret-2"},
+        ]
+
+    def test_unchanged_pair_is_not_sent_twice(self) -> None:
+        """A refusal of a pair that has not changed stands."""
+        service = Service()
+        service.answers = [self.REFUSED]
+        with pytest.raises(AuthenticationError, match="does not accept key and secret"):
+            one(WorkspaceKey.from_source(lambda: (KEY, SECRET)).auth(), service)
+        assert len(service.asked) == 1
+
+    def test_failing_source_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A source that cannot be read leaves the refusal as the outcome, and says so without a value."""
+        pairs = iter([(KEY, SECRET), (KEY, "")])
+        service = Service()
+        service.answers = [self.REFUSED]
+        with pytest.raises(AuthenticationError):
+            one(WorkspaceKey.from_source(lambda: next(pairs)).auth(), service)
+        assert "could not be read again (InvalidSettings)" in caplog.text
+        assert found_in(caplog.text) == []
+
+    @pytest.mark.parametrize("answer", [httpx.Response(429), httpx.Response(503), httpx.Response(404)])
+    def test_only_a_refusal_of_the_pair_is_a_reason_to_read_it(self, answer: httpx.Response) -> None:
+        """What is not about key and secret leaves them alone, or finds them unchanged."""
+        service = Service()
+        service.answers = [answer]
+        with pytest.raises(TransactionlinkError):
+            one(WorkspaceKey.from_source(lambda: (KEY, SECRET)).auth(), service)
+        assert len(service.asked) == 1
+
+
 class TestFailingAuthorization:
     @pytest.mark.parametrize(
         ("answer", "error", "says"),

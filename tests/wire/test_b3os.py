@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.builders import run_request
 from tests.planted import FIRST_NAME, found_in
@@ -38,6 +39,14 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 def request(name: str = "kyc-approve", **fields: Any) -> RunRequest:
     """A request for a workflow of the sandbox."""
     return run_request(workflow_definition_id=name, **{"options": OPTIONS, **fields})
+
+
+@pytest.fixture(autouse=True)
+def _quick(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for ends after two or three polls; a start is repeated without a long pause."""
+    for name in ("kyc-approve", "kyc-fail", "kyc-partial", "kyc-reject"):
+        remote.define(name, duration=0.05)
+    monkeypatch.setattr("tl_orchestration.attempt._SAME_KEY_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -247,6 +256,16 @@ class TestIdempotencyKey:
         assert start["execution_id"] == execution.id
         assert remote.count("POST /v1/executions") == 3
         assert client.wait(execution).status is Status.SUCCEEDED
+
+    def test_repeat_has_the_same_correlation_id(self, client: Door, remote: Remote) -> None:
+        """One request, so one id, also in a later try: what that one starts is found by what the error has named."""
+        step = evolve(self.REPEAT, correlation_parameter="caseRef")
+        remote.order("start", "drop", times=3)
+        with pytest.raises(StartOutcomeUnknown) as caught:
+            client.run(request(), step)
+        execution = client.run(request(), step)
+        (start,) = remote.starts()
+        assert (start["execution_id"], start["parameters"]["caseRef"]) == (execution.id, caught.value.correlation_id)
 
     def test_repeat_of_a_failure(self, client: Door, remote: Remote) -> None:
         """A 5xx leaves as much unknown as no answer."""

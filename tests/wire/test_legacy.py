@@ -213,6 +213,14 @@ class TestThreePosts:
         assert counts(remote) == (1, 1, 1 if kind == "lose" else 0)
         assert remote.count("POST /workflows/run") == 1
 
+    def test_lost_run_is_found_by_its_correlation_id(self, client: Door, remote: Remote) -> None:
+        """The id that the error names is in the parameters set that the service has started with."""
+        remote.order("start", "lose")
+        with pytest.raises(StartOutcomeUnknown) as caught:
+            client.run(ABOUT_PERSON, Step(key=KEY, correlation_parameter="caseRef"))
+        (start,) = remote.starts()
+        assert start["parameters"] == {"firstName": "Ada", "caseRef": caught.value.correlation_id}
+
     def test_refused_run(self, client: Door, remote: Remote) -> None:
         """Case and parameters are used by the next try."""
         remote.order("start", "status", status=403)

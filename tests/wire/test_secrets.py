@@ -205,6 +205,17 @@ def refusing_proxy(remote: Remote, open_door: OpenDoor) -> None:
         open_door("https://api.transactionlink.io", TOKEN, settings=settings).run(planted_request())
 
 
+def headers(remote: Remote, open_door: OpenDoor) -> None:
+    answer = http("302 Found", b"{}", f"Set-Cookie: session={TOKEN}", f"Location: https://x/?token={PROXY_PASSWORD}")
+    with FaultServer(then(answer, "close")) as server:
+        open_door(server.url, TOKEN).run(planted_request())
+
+
+def broken_header(remote: Remote, open_door: OpenDoor) -> None:
+    with FaultServer(then(f"HTTP/1.1 200 OK\r\n{TOKEN} no header\r\n\r\n".encode(), "close")) as server:
+        open_door(server.url, TOKEN).run(planted_request())
+
+
 class Shown(Exception):
     """Carries what a scene has made, so that it is looked at like an error."""
 
@@ -235,6 +246,8 @@ SCENES: dict[str, tuple[Scene, type[TransactionlinkError] | None]] = {
     "unreachable": (unreachable, NoAnswer),
     "garbage": (garbage, StartOutcomeUnknown),
     "half an answer": (odd_status, StartOutcomeUnknown),
+    "headers that grant access": (headers, StartOutcomeUnknown),
+    "header that is none": (broken_header, StartOutcomeUnknown),
     "proxy that refuses": (refusing_proxy, NoAnswer),
 }
 

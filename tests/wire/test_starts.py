@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.builders import event, run_request
 from tests.remote import Remote
@@ -29,6 +31,7 @@ from tl_orchestration.errors import (
     TransactionlinkError,
 )
 from tl_orchestration.ledger import MemoryLedger, State
+from tl_orchestration.ledger.verdicts import adopt
 from tl_orchestration.sandbox.settings import SANDBOX_JWT
 
 POST = "POST /workflows"
@@ -99,6 +102,21 @@ class TestReattach:
             for _ in range(2):
                 step_client.wait(step_client.run(kyc(name), Step(key=name, retry_failed=True)))
             assert starts == len(remote.starts())
+
+    def test_nothing_is_started_beside_what_a_lost_cancel_left_running(
+        self, remote: Remote, step_client: Door, ledger: MemoryLedger
+    ) -> None:
+        """A recorded cancel that failed ends no attempt: it is made good first, and until then nothing starts."""
+        step = Step(key=KEY, retry_failed=True)
+        first = step_client.run(kyc("kyc-slow"), step)
+        remote.order("cancel", "status", status=503, times=8)
+        for verb in (step_client.cancel, lambda _: step_client.run(kyc("kyc-slow"), step)):
+            with pytest.raises(ServerError):
+                verb(first)
+            assert (state(ledger), len(remote.starts())) == (State.CANCEL_REQUESTED, 1)
+        second = step_client.run(kyc("kyc-slow"), step)
+        assert (step_client.poll(first.id).status, second.reattached) == (Status.CANCELLED, False)
+        assert [start["execution_id"] for start in remote.starts()] == [first.id, second.id]
 
     def test_changed_request_is_refused(self, remote: Remote, step_client: Door) -> None:
         """A retry that asks for something else than the step has started fails, unless it may re-attach."""
@@ -245,6 +263,56 @@ class TestUnknownFate:
         ledger.append(KEY, event(State.REJECTED, reason="looked it up"))
         assert step_client.run(kyc(), KEY).id == remote.starts()[0]["execution_id"]
         assert len(remote.starts()) == 1
+
+
+class TestCorrelation:
+    STEP = Step(key=KEY, correlation_parameter="caseRef")
+
+    def test_lost_start_is_found_by_what_the_error_names(
+        self, remote: Remote, step_client: Door, ledger: MemoryLedger
+    ) -> None:
+        """The id in the message is the one that the service committed; the execution it leads to is gone on with."""
+        step_client.run(kyc(), Step(key="other", correlation_parameter="caseRef"))
+        remote.order("start", "lose")
+        with pytest.raises(StartOutcomeUnknown) as caught:
+            step_client.run(kyc(), self.STEP)
+        lost = caught.value.correlation_id
+        assert f"caseRef = {lost} among" in str(caught.value)
+        (found,) = [start["execution_id"] for start in remote.starts() if start["parameters"].get("caseRef") == lost]
+        with pytest.raises(StartOutcomeUnknown, match=str(lost)):
+            step_client.run(kyc(), self.STEP)
+        adopt(ledger, KEY, found, reason="in the dashboard", actor="tests", now=time.time() + 3600)
+        execution = step_client.run(kyc(), self.STEP)
+        assert (found, True, 2) == (execution.id, execution.reattached, len(remote.starts()))
+
+    def test_restarted_start_can_be_told_from_the_lost_one(
+        self, remote: Remote, step_client: Door, ledger: MemoryLedger
+    ) -> None:
+        """Each start that the service committed has an id of its own, and the ledger knows which is which."""
+        step = evolve(self.STEP, on_unknown_start="restart")
+        remote.order("start", "lose")
+        with pytest.raises(StartOutcomeUnknown):
+            step_client.run(kyc(), step)
+        started = step_client.run(kyc(), step)
+        entry = ledger.read(KEY)
+        assert entry is not None
+        assert [start["parameters"]["caseRef"] for start in remote.starts()] == [
+            *entry.suspect_correlation_ids,
+            entry.correlation_id,
+        ]
+        assert remote.starts()[1]["execution_id"] == started.id
+
+    def test_taken_name_sends_nothing(self, remote: Remote, step_client: Door, ledger: MemoryLedger) -> None:
+        """A parameter of the caller's own stays what it is."""
+        with pytest.raises(InvalidRequest, match="among the parameters already"):
+            step_client.run(kyc(parameters={"caseRef": "mine"}), self.STEP)
+        assert (remote.count(POST), state(ledger)) == (0, None)
+
+    def test_needs_a_ledger(self, remote: Remote, client: Door) -> None:
+        """Without one nobody would know the id."""
+        with pytest.raises(InvalidSettings, match="needs a ledger"):
+            client.run(kyc(), self.STEP)
+        assert remote.count(POST) == 0
 
 
 class TestHarmlessFailures:

@@ -5,6 +5,7 @@ Starting and waiting with a person in front: Ctrl-C loses nothing, and every err
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -15,10 +16,11 @@ from tl_orchestration.cli.progress import Progress, WatchedPacing
 from tl_orchestration.client import Client
 from tl_orchestration.errors import StartOutcomeUnknown, TransactionlinkError, WaitInterrupted
 from tl_orchestration.models import Execution, RunRequest
+from tl_orchestration.start import Step
 from tl_orchestration.wait import Patience
 
 
-def start(client: Client, request: RunRequest, timeout: float | None, key: str | None = None) -> Execution:
+def start(client: Client, request: RunRequest, timeout: float | None, step: Step | None = None) -> Execution:
     """
     Start an execution under :class:`Interrupts`.
 
@@ -26,13 +28,13 @@ def start(client: Client, request: RunRequest, timeout: float | None, key: str |
         StartOutcomeUnknown: The person did not wait for the answer.
     """
     try:
-        return client.run(request, key, timeout=timeout)
+        return client.run(request, step, timeout=timeout)
     except KeyboardInterrupt:
-        known = "" if key is None else f" What the ledger knows: `tl ledger show {key}`."
+        known = "" if step is None else f" What the ledger knows: `tl ledger show {shlex.quote(step.key)}`."
         raise StartOutcomeUnknown(
             "Interrupted before the answer to the start arrived: an execution may or may not have started. Look for"
             f" it in the vendor's dashboard before you run it again.{known}",
-            key=key,
+            key=None if step is None else step.key,
         ) from None
 
 

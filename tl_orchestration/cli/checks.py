@@ -20,8 +20,10 @@ from tl_orchestration.cli.outcomes import SUCCESS, code_of_error
 from tl_orchestration.cli.probe import CONNECT_TIMEOUT, Answer, Route, presented_issuer
 from tl_orchestration.cli.settings import Choices
 from tl_orchestration.client import Client
+from tl_orchestration.credentials import B3osKey, B3osPublic, OrganizationToken
 from tl_orchestration.errors import NoAnswer, TransactionlinkError
 from tl_orchestration.settings import is_loopback, tls_context
+from tl_orchestration.workspace_key import WorkspaceKey
 
 #: A certificate that expires in fewer days than this deserves a word.
 EXPIRES_SOON = 14
@@ -32,6 +34,12 @@ _NETWORK = "Check firewall, routes, and whether this network needs a proxy (TRAN
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 _WRONG_NAME = frozenset({62, 64})
 _WRONG_TIME = frozenset({9, 10})
+#: By service: the credential that it takes, and what reading and starting need, where the vendor says so.
+_TAKEN = {
+    "transactionlink": ("the token", " (can_view_workspace)", " (can_run on a definition)"),
+    "transactionlink-legacy": ("the workspace's credential", "", ""),
+    "b3os": ("the key", " (scope read)", " (scope read-write)"),
+}
 
 
 class Verdict(StrEnum):
@@ -96,13 +104,22 @@ def check_settings(choices: Choices) -> tuple[Check, Route | None]:
 
 def check_token(choices: Choices) -> Check:
     """
-    Whether there is a token that could be sent. It is not shown.
+    Whether there is a credential that could be sent. It is not shown.
     """
     try:
         credentials = choices.credentials()
     except TransactionlinkError as error:
         return _failed("token", error)
-    kind = "a JWT" if credentials.header().startswith("Bearer ") else "an organization token"
+    if isinstance(credentials, B3osPublic):
+        return _ok("token", "no key of B3OS", "Only `tl run --wait` of a public workflow works without one.")
+    if isinstance(credentials, WorkspaceKey):
+        origin = "the environment" if choices.secret is not None else f"the environment and {choices.secret_file}"
+        return _ok("token", f"key and secret of a workspace from {origin}")
+    if isinstance(credentials, B3osKey):
+        kind = "a key of B3OS"
+    else:
+        is_jwt = isinstance(credentials, OrganizationToken) and credentials.header().startswith("Bearer ")
+        kind = "a JWT" if is_jwt else "an organization token"
     origin = "the environment" if choices.token is not None else f"the file {choices.token_file}"
     return _ok("token", f"{kind} from {origin}")
 
@@ -229,16 +246,19 @@ def check_clock(answer: Answer) -> Check:
     return _ok("clock", f"within {CLOCK_TOLERANCE:.0f} s of the service's")
 
 
-def check_credential(client: Client) -> Check:
+def check_credential(client: Client, choices: Choices) -> Check:
     """
-    Whether the service takes the token, and lets it read. Starts nothing.
+    Whether the service takes the credential, and lets it read. Starts nothing.
     """
     try:
         client.check()
     except TransactionlinkError as error:
         return _failed("credential", error)
+    if choices.is_keyless:
+        return _ok("credential", "the service answers without a key")
+    credential, permission, start = _TAKEN[choices.service]
     return _ok(
         "credential",
-        "the service takes the token, and it may read (can_view_workspace)",
-        "Whether it may start (can_run on a definition) cannot be asked without starting something.",
+        f"the service takes {credential}, which may read{permission}",
+        f"Whether it may start{start} cannot be asked without starting something.",
     )

@@ -27,7 +27,7 @@ from tl_orchestration.cli.sandbox import sandbox
 from tl_orchestration.cli.settings import verbose_option
 from tl_orchestration.errors import TransactionlinkError
 
-_CREDENTIAL = re.compile(r"\b(?:tot_|eyJ)\S+")
+_CREDENTIAL = re.compile(r"\b(?:tot_|b3sk_|eyJ)\S+")
 
 
 class Tl(click.Group):
@@ -141,7 +141,8 @@ def tl() -> None:
     """
     Run Transactionlink workflow executions: start, poll, wait, result, cancel.
 
-    The token comes from TRANSACTIONLINK_TOKEN or TRANSACTIONLINK_TOKEN_FILE, never from an argument.
+    The token comes from TRANSACTIONLINK_TOKEN or TRANSACTIONLINK_TOKEN_FILE, the legacy service's key and secret from
+    TRANSACTIONLINK_KEY and TRANSACTIONLINK_SECRET or TRANSACTIONLINK_SECRET_FILE, never from an argument.
     """
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tl_orchestration.correlation import recorded_correlation
+
 if TYPE_CHECKING:
-    from tl_orchestration.ledger.entry import Entry
-    from tl_orchestration.ledger.records import Line, Record
+    from tl_orchestration.ledger.entry import Entry, Record
+    from tl_orchestration.ledger.records import Line
 
 
 def row_text(record: Record, now: float) -> str:
@@ -32,7 +34,8 @@ def entry_lines(record: Record) -> list[tuple[str, str | None]]:
         ("state", entry.state),
         ("execution", _execution(entry)),
         ("ended", f"{entry.status} ({entry.raw_status})" if entry.status else None),
-        ("suspects", " ".join(entry.suspects)),
+        ("correlation", str(correlation) if (correlation := recorded_correlation(entry)) else None),
+        ("suspects", " ".join([*entry.suspects, *entry.suspect_correlation_ids])),
         ("former", entry.former),
         ("made", " ".join(f"{name}={value}" for name, value in entry.progress.items())),
         ("generation", entry.generation),
@@ -65,7 +68,10 @@ def record_json(record: Record) -> dict[str, Any]:
         "generation": entry.generation,
         "attempt": entry.attempt,
         "restarts": entry.restarts,
+        "correlation_parameter": entry.correlation_parameter,
+        "correlation_id": entry.correlation_id,
         "suspects": list(entry.suspects),
+        "suspect_correlation_ids": list(entry.suspect_correlation_ids),
         "former": entry.former,
         "progress": dict(entry.progress),
         "preparing": entry.preparing,

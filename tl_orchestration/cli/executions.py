@@ -26,12 +26,24 @@ from tl_orchestration.cli.output import (
     status_text,
     tell,
 )
-from tl_orchestration.cli.parameters import read_parameters
+from tl_orchestration.cli.parameters import read_object, read_parameters
 from tl_orchestration.cli.settings import Choices, connecting
+from tl_orchestration.correlation import check_parameter
+from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.models import Execution, RunRequest
+from tl_orchestration.options import Options, options_for
+from tl_orchestration.start import Step
 from tl_orchestration.status import Status
 
 _START_NOTICE = "Interrupted: waiting for the answer to the start, so that its id is not lost. Ctrl-C again gives up."
+
+
+def _parameter_name(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    try:
+        check_parameter(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 @click.command(cls=Command)
@@ -41,9 +53,22 @@ _START_NOTICE = "Interrupted: waiting for the answer to the start, so that its i
 @click.option("--expires-in", type=duration, help="When the service ends it by itself: 30m to 30d.")
 @click.option("--record-id", metavar="UUID", help="Record that it is about.")
 @click.option(
+    "--options",
+    "options",
+    metavar="FILE_OR_JSON",
+    help="JSON object of what only the chosen service takes; - for standard input. As the argument itself for B3OS"
+    " alone: the legacy service's are personal data.",
+)
+@click.option(
     "--key",
     metavar="KEY",
     help=f"Start at most once for this key, over all calls with it; needs {stores.VARIABLE}. Must not be personal.",
+)
+@click.option(
+    "--correlation-parameter",
+    metavar="NAME",
+    callback=_parameter_name,
+    help="With --key: start with a random id under this name among the parameters, to find it by in the dashboard.",
 )
 @click.option("--wait/--no-wait", "waits", default=False, show_default=True, help="Wait until it has ended.")
 @click.option("--timeout", type=duration, help="With --wait: longest wait.  [default: 1d]")
@@ -64,7 +89,9 @@ def run(
     locale: str,
     expires_in: float | None,
     record_id: str | None,
+    options: str | None,
     key: str | None,
+    correlation_parameter: str | None,
     waits: bool,
     timeout: float | None,
     cancel_on_timeout: bool,
@@ -79,12 +106,25 @@ def run(
     """
     if timeout is not None and not waits:
         raise click.UsageError("--timeout needs --wait; --expires-in limits an execution that nobody waits for.")
+    if correlation_parameter is not None and key is None:
+        raise click.UsageError("--correlation-parameter needs --key: only a ledger keeps the id for a later look.")
+    if choices.is_keyless and not waits:
+        raise InvalidSettings(
+            "Without a key of B3OS nobody can ask for an execution after the command that started it: add --wait, or"
+            " set TRANSACTIONLINK_TOKEN."
+        )
     request = RunRequest(
-        definition, read_parameters(parameters), locale=locale, expires_in=expires_in, record_id=record_id
+        definition,
+        read_parameters(parameters),
+        locale=locale,
+        expires_in=expires_in,
+        record_id=record_id,
+        options=_options(choices, options, parameters),
     )
     ledger = None if key is None else stores.ledger()
-    with choices.client(ledger) as client, Interrupts(_START_NOTICE) as interrupts:
-        started = attended.start(client, request, timeout, key)
+    step = None if key is None else Step(key=key, correlation_parameter=correlation_parameter)
+    with choices.client(ledger, keyless=True) as client, Interrupts(_START_NOTICE) as interrupts:
+        started = attended.start(client, request, timeout, step)
         interrupts.notice = None
         if started.reattached:
             tell(f"The key was used before and has started execution {started.id}: going on with that one.")
@@ -185,6 +225,13 @@ def cancel(choices: Choices, execution_id: str, as_json: bool) -> int:
         execution = client.cancel(execution_id)
     _answer(execution, as_json)
     return SUCCESS
+
+
+def _options(choices: Choices, source: str | None, parameters: str | None) -> Options | None:
+    if source == parameters == "-":
+        raise click.UsageError("--parameters and --options cannot both be read from standard input.")
+    given = None if source is None else read_object(source, "--options", inline=choices.service == "b3os")
+    return options_for(choices.service, given, "--options")
 
 
 def _answer(execution: Execution, as_json: bool) -> int:

@@ -1,6 +1,6 @@
 """
-``tl ledger``: what a SQL ledger holds, what a person may tell it, and what it may forget. Each command returns its
-exit code.
+``tl ledger``: what a ledger holds, what a person may tell it, and what it may forget. Each command returns its exit
+code.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+from attrs import evolve
 
 from tl_orchestration.cli import stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.durations import duration
 from tl_orchestration.cli.entries import entry_lines, line_json, line_text, record_json, row_text
+from tl_orchestration.cli.keepers import keeper_of
 from tl_orchestration.cli.outcomes import SUCCESS
 from tl_orchestration.cli.output import answer_json, answer_lines, printable, tell
 from tl_orchestration.cli.settings import verbose_option
-from tl_orchestration.errors import LedgerError
+from tl_orchestration.correlation import recorded_correlation
+from tl_orchestration.fate import sought
+from tl_orchestration.ledger import verdicts
 from tl_orchestration.ledger.entry import UNDECIDED, State
 
 if TYPE_CHECKING:
-    from tl_orchestration.database.engine import Database
-    from tl_orchestration.ledger.records import Record
+    from tl_orchestration.ledger.entry import Record
 
 _namespace_option = click.option(
     "--namespace", metavar="NAME", help="Which service, where more than one has the key; `tl ledger list` shows it."
@@ -36,7 +39,9 @@ _reason_option = click.option(
 @click.group()
 def ledger() -> None:
     """
-    Look into a SQL ledger, and settle starts of unknown fate.
+    Look into a ledger, and settle starts of unknown fate.
+
+    `list` and `purge` need a SQL ledger; the others also work with Airflow's task state.
     """
 
 
@@ -88,18 +93,16 @@ def list_entries(
 @ledger.command(cls=Command)
 @click.argument("key")
 @_namespace_option
-@stores.url_option
+@stores.step_url_option
 @stores.json_option
 @verbose_option
 def show(key: str, namespace: str | None, url: str | None, as_json: bool) -> int:
     """
     Show the entry of KEY and how it came about.
     """
-    database = stores.database(url)
-    from tl_orchestration.ledger.records import Records
-
-    record = _one(database, key, namespace)
-    trail = Records(database).trail(record)
+    with keeper_of(url, namespace=namespace) as keeper:
+        record = keeper.record(key)
+        trail = keeper.trail(record)
     if as_json:
         answer_json({**record_json(record), "trail": [line_json(line) for line in trail]})
         return SUCCESS
@@ -107,9 +110,10 @@ def show(key: str, namespace: str | None, url: str | None, as_json: bool) -> int
     for line in trail:
         click.echo(printable(line_text(line)))
     if record.entry.state in UNDECIDED and not record.entry.preparing:
+        what, name = sought(recorded_correlation(record.entry)), shlex.quote(key)
         tell(
-            f"Look for it in the vendor's dashboard. If it runs: `tl ledger adopt {shlex.quote(key)} EXECUTION_ID"
-            f" --reason TEXT`; if it does not: `tl ledger not-started {shlex.quote(key)} --reason TEXT`."
+            f"Look for {what} in the vendor's dashboard. If it runs: `tl ledger adopt {name} EXECUTION_ID --reason"
+            f" TEXT`; if it does not: `tl ledger not-started {name} --reason TEXT`."
         )
     return SUCCESS
 
@@ -120,7 +124,7 @@ def show(key: str, namespace: str | None, url: str | None, as_json: bool) -> int
 @_reason_option
 @stores.actor_option
 @_namespace_option
-@stores.url_option
+@stores.step_url_option
 @stores.json_option
 @verbose_option
 def adopt(
@@ -137,20 +141,12 @@ def adopt(
 
     The next try for KEY goes on with EXECUTION_ID.
     """
-    database = stores.database(url)
-    from tl_orchestration.ledger import verdicts
-    from tl_orchestration.ledger.sql import Record, SqlLedger
-
-    record = _one(database, key, namespace)
-    entry = verdicts.adopt(
-        SqlLedger(database, record.namespace),
-        key,
-        execution_id,
-        reason=reason,
-        actor=stores.acting(actor),
-        now=time.time(),
-    )
-    return _said(Record(record.namespace, key, entry), as_json, f"The next try goes on with execution {execution_id}.")
+    with keeper_of(url, namespace=namespace, actor=actor) as keeper:
+        record = keeper.record(key)
+        entry = verdicts.adopt(
+            keeper.ledger(record), key, execution_id, reason=reason, actor=stores.acting(actor), now=time.time()
+        )
+    return _said(evolve(record, entry=entry), as_json, f"The next try goes on with execution {execution_id}.")
 
 
 @ledger.command("not-started", cls=Command)
@@ -158,7 +154,7 @@ def adopt(
 @_reason_option
 @stores.actor_option
 @_namespace_option
-@stores.url_option
+@stores.step_url_option
 @stores.json_option
 @verbose_option
 def not_started(key: str, reason: str, actor: str | None, namespace: str | None, url: str | None, as_json: bool) -> int:
@@ -167,15 +163,12 @@ def not_started(key: str, reason: str, actor: str | None, namespace: str | None,
 
     The next try for KEY starts.
     """
-    database = stores.database(url)
-    from tl_orchestration.ledger import verdicts
-    from tl_orchestration.ledger.sql import Record, SqlLedger
-
-    record = _one(database, key, namespace)
-    entry = verdicts.not_started(
-        SqlLedger(database, record.namespace), key, reason=reason, actor=stores.acting(actor), now=time.time()
-    )
-    return _said(Record(record.namespace, key, entry), as_json, "The next try starts.")
+    with keeper_of(url, namespace=namespace, actor=actor) as keeper:
+        record = keeper.record(key)
+        entry = verdicts.not_started(
+            keeper.ledger(record), key, reason=reason, actor=stores.acting(actor), now=time.time()
+        )
+    return _said(evolve(record, entry=entry), as_json, "The next try starts.")
 
 
 @ledger.command(cls=Command)
@@ -205,18 +198,6 @@ def purge(
     else:
         tell(f"{purged} {'entry was' if purged == 1 else 'entries were'} purged.")
     return SUCCESS
-
-
-def _one(database: Database, key: str, namespace: str | None) -> Record:
-    from tl_orchestration.ledger.records import Records
-
-    found = Records(database).find(key, namespace)
-    if not found:
-        raise LedgerError(f"The ledger holds nothing for {key}{f' in {namespace}' if namespace else ''}.")
-    if len(found) > 1:
-        names = ", ".join(record.namespace or '""' for record in found)
-        raise click.UsageError(f"More than one service has this key; say which with --namespace: {names}.")
-    return found[0]
 
 
 def _said(record: Record, as_json: bool, sentence: str) -> int:

@@ -1,5 +1,6 @@
 """
-The parameters of a start, from a file or standard input; never from the command line, which every process can read.
+Parameters and options of a start, from a file or standard input; what is personal never from the command line, which
+every process can read.
 """
 
 from __future__ import annotations
@@ -14,30 +15,42 @@ import click
 
 def read_parameters(source: str | None) -> dict[str, Any]:
     """
+    Read the JSON object that ``--parameters`` names.
+
+    Raises:
+        click.UsageError: See :func:`read_object`.
+    """
+    return {} if source is None else read_object(source, "--parameters")
+
+
+def read_object(source: str, option: str, *, inline: bool = False) -> dict[str, Any]:
+    """
     Read a JSON object.
 
     Args:
-        source: A file, ``-`` for standard input, or None for no parameters.
+        source: A file, ``-`` for standard input, or, where ``inline``, the object itself.
+        option: Which option named it, for messages.
+        inline: Whether the object may stand in the argument, because its values are nobody's secret.
 
     Raises:
         click.UsageError: It cannot be read or is not a JSON object. The sentence quotes neither the content nor
             ``source``, which may be JSON that was given by mistake.
     """
-    if source is None:
-        return {}
-    if source.lstrip().startswith(("{", "[")):
-        raise click.UsageError("--parameters takes a file, or - for standard input; values do not belong in arguments.")
+    is_inline = source.lstrip().startswith(("{", "["))
+    if is_inline and not inline:
+        raise click.UsageError(f"{option} takes a file, or - for standard input; values do not belong in arguments.")
     try:
-        document = json.loads(_read(source), object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = source if is_inline else _read(source)
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except OSError as error:
-        raise click.UsageError(f"The --parameters file cannot be read ({error.strerror}).") from None
+        raise click.UsageError(f"The {option} file cannot be read ({error.strerror}).") from None
     except json.JSONDecodeError as error:
-        raise click.UsageError(f"--parameters is not JSON (line {error.lineno}, column {error.colno}).") from None
+        raise click.UsageError(f"{option} is not JSON (line {error.lineno}, column {error.colno}).") from None
     except (ValueError, RecursionError) as error:
         reason = error.args[0] if isinstance(error, _NotJson) else type(error).__name__
-        raise click.UsageError(f"--parameters is not JSON ({reason}).") from None
+        raise click.UsageError(f"{option} is not JSON ({reason}).") from None
     if not isinstance(document, dict):
-        raise click.UsageError("--parameters must be a JSON object, such as {…}.")
+        raise click.UsageError(f"{option} must be a JSON object, such as {{…}}.")
     return document
 
 

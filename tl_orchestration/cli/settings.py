@@ -16,15 +16,17 @@ import httpx
 from attrs import field, frozen
 
 from tl_orchestration.client import Client
-from tl_orchestration.credentials import OrganizationToken
+from tl_orchestration.credentials import B3osKey, B3osPublic, Credentials, OrganizationToken, secret_in
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.ledger import Ledger
 from tl_orchestration.secret import Secret
 from tl_orchestration.services import service_named
 from tl_orchestration.settings import Settings, environment_proxy
 from tl_orchestration.settings import base_url as checked_base_url
+from tl_orchestration.workspace_key import WorkspaceKey
 
 _PREFIX = "TRANSACTIONLINK_"
+_LEGACY, _B3OS = "transactionlink-legacy", "b3os"
 
 
 @frozen(kw_only=True)
@@ -37,6 +39,10 @@ class Choices:
     service: str
     token: Secret | None
     token_file: str | None
+    key: Secret | None
+    secret: Secret | None
+    secret_file: str | None
+    organization_id: str | None
     proxy: str | None = field(repr=False)
     ca_bundle: str | None
     client_cert: str | None
@@ -57,34 +63,73 @@ class Choices:
         def variable(name: str) -> str | None:
             return environment.get(_PREFIX + name, "").strip() or None
 
-        token = None if token_file else variable("TOKEN")
+        def hidden(name: str) -> Secret | None:
+            value = None if token_file else variable(name)
+            return Secret(value) if value else None
+
         return cls(
             base_url=base_url or variable("BASE_URL"),
             service=service or variable("SERVICE") or "transactionlink",
-            token=Secret(token) if token else None,
+            token=hidden("TOKEN"),
             token_file=token_file or variable("TOKEN_FILE"),
+            key=hidden("KEY"),
+            secret=hidden("SECRET"),
+            secret_file=None if token_file else variable("SECRET_FILE"),
+            organization_id=variable("ORGANIZATION_ID"),
             proxy=variable("PROXY"),
             ca_bundle=variable("CA_BUNDLE"),
             client_cert=variable("CLIENT_CERT"),
         )
 
-    def credentials(self) -> OrganizationToken:
+    @property
+    def is_keyless(self) -> bool:
         """
-        The token. One from a file is read again when the service refuses it.
+        Whether only what B3OS lets everybody do can be done: start a public workflow, and follow it in one command.
+        """
+        return self.service == _B3OS and self.token is None and self.token_file is None
+
+    def credentials(self) -> Credentials:
+        """
+        The credential of the chosen service. One from a file is read again when the service refuses it.
 
         Raises:
             InvalidSettings: There is none, there are two, or it is not usable.
         """
+        if self.service == _LEGACY and (self.key or self.secret or self.secret_file):
+            return self._workspace_key()
         if self.token is not None and self.token_file is not None:
-            raise InvalidSettings(
-                f"{_PREFIX}TOKEN and {_PREFIX}TOKEN_FILE are both set, and it is not clear which token is meant:"
-                " unset one of them."
-            )
+            raise _ambiguous("TOKEN", "token")
+        if self.service == _B3OS:
+            if self.token is not None:
+                return B3osKey(self.token.reveal(), self.organization_id)
+            if self.token_file is not None:
+                return B3osKey.from_file(self.token_file, self.organization_id)
+            return B3osPublic()
         if self.token is not None:
             return OrganizationToken(self.token.reveal())
         if self.token_file is not None:
             return OrganizationToken.from_file(self.token_file)
+        if self.service == _LEGACY:
+            raise InvalidSettings(
+                f"There is no key of the workspace: set {_PREFIX}KEY, and {_PREFIX}SECRET or {_PREFIX}SECRET_FILE; or a"
+                f" JWT in {_PREFIX}TOKEN."
+            )
         raise InvalidSettings(f"There is no token: set {_PREFIX}TOKEN, or {_PREFIX}TOKEN_FILE to a file that holds it.")
+
+    def _workspace_key(self) -> WorkspaceKey:
+        if self.secret is not None and self.secret_file is not None:
+            raise _ambiguous("SECRET", "secret")
+        if self.key is None:
+            raise InvalidSettings(f"There is a secret of the workspace and no key: set {_PREFIX}KEY.")
+        key, file = self.key.reveal(), self.secret_file
+        if file is not None:
+            return WorkspaceKey.from_source(lambda: (key, secret_in(file, "secret")))
+        if self.secret is None:
+            raise InvalidSettings(
+                f"There is a key of the workspace and no secret: set {_PREFIX}SECRET, or {_PREFIX}SECRET_FILE to a file"
+                " that holds it."
+            )
+        return WorkspaceKey(key, self.secret.reveal())
 
     def checked_url(self) -> str:
         """
@@ -117,16 +162,32 @@ class Choices:
             raise InvalidSettings(f"The SOCKS proxy from {origin} needs a package: pip install 'httpx[socks]'.")
         return proxy
 
-    def client(self, ledger: Ledger | None = None) -> Client:
+    def client(self, ledger: Ledger | None = None, *, keyless: bool = False) -> Client:
         """
         A client for these choices.
+
+        Args:
+            ledger: For a run with a key.
+            keyless: Whether the command can work without a credential, where the service has that.
 
         Raises:
             InvalidSettings: Something about them is wrong. Nothing was sent.
         """
+        if self.is_keyless and not keyless:
+            raise InvalidSettings(
+                f"There is no key of B3OS: set {_PREFIX}TOKEN, or {_PREFIX}TOKEN_FILE to a file that holds it. Without"
+                " one, only `tl run --wait` works: nobody can ask for an execution after the command that started it."
+            )
         proxy = self.checked_proxy(self.checked_url())
         settings = Settings(proxy=proxy, ca_bundle=self.ca_bundle, client_cert=self.client_cert)
         return Client(self.credentials(), self.base_url, self.service, ledger, settings)
+
+
+def _ambiguous(variable: str, what: str) -> InvalidSettings:
+    return InvalidSettings(
+        f"{_PREFIX}{variable} and {_PREFIX}{variable}_FILE are both set, and it is not clear which {what} is meant:"
+        " unset one of them."
+    )
 
 
 def _be_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -151,7 +212,8 @@ _OPTIONS = (
     click.option(
         "--token-file",
         metavar="FILE",
-        help=f"File that holds the token.  [env: {_PREFIX}TOKEN_FILE, or the token itself in {_PREFIX}TOKEN]",
+        help=f"File that holds the token, or the B3OS key.  [env: {_PREFIX}TOKEN_FILE, or the token itself in"
+        f" {_PREFIX}TOKEN]",
     ),
     verbose_option,
     click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout."),

@@ -1,5 +1,5 @@
 """
-The SQL ledger that a command works with.
+The ledger that a command works with: SQL, or Airflow's task state for what a person may tell about one step.
 """
 
 from __future__ import annotations
@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tl_orchestration.ledger.airflow_rest import SCHEME
+
 if TYPE_CHECKING:
     from tl_orchestration.database.engine import Database
     from tl_orchestration.ledger.sql import SqlLedger
 
 VARIABLE = "TRANSACTIONLINK_LEDGER_URL"
 
+step_url_option = click.option(
+    "--url",
+    metavar="URL",
+    help=f"Of a SQL ledger, or of an Airflow whose task state has the step: airflow+https://HOST. Airflow's token comes"
+    f" from AIRFLOW_API_TOKEN or AIRFLOW_API_TOKEN_FILE.  [env: {VARIABLE}]",
+)
 url_option = click.option(
     "--url",
     metavar="URL",
@@ -26,6 +34,19 @@ actor_option = click.option(
     "--actor", metavar="NAME", help="Who does it, for the trail.  [default: the operating system's user]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+
+
+def chosen_url(url: str | None) -> str:
+    """
+    The URL that was given, else the environment's.
+
+    Raises:
+        click.UsageError: There is none.
+    """
+    chosen = (url or os.environ.get(VARIABLE, "")).strip()
+    if not chosen:
+        raise click.UsageError(f"There is no ledger: set {VARIABLE}, or give --url.")
+    return chosen
 
 
 def database(url: str | None, *, may_be_missing: bool = False) -> Database:
@@ -39,9 +60,12 @@ def database(url: str | None, *, may_be_missing: bool = False) -> Database:
         click.UsageError: None was chosen, or it is not there.
         InvalidSettings: Its URL cannot be used.
     """
-    chosen = url or os.environ.get(VARIABLE, "").strip()
-    if not chosen:
-        raise click.UsageError(f"There is no ledger: set {VARIABLE}, or give --url.")
+    chosen = chosen_url(url)
+    if chosen.startswith(SCHEME):
+        raise click.UsageError(
+            "This needs a SQL ledger, and the URL is that of an Airflow: its task state is kept with each task, and"
+            " `tl ledger show`, `adopt` and `not-started` work with it"
+        )
     try:
         from tl_orchestration.database.engine import Database
     except ModuleNotFoundError:

@@ -85,7 +85,14 @@ class LedgerConformance:
         made = {"case_id": "c-1", "idempotency_key": "k-1"}
         ledger.claim(
             key,
-            _intent(generation="Ω-2", fingerprint="ab" * 32, fingerprint_key_id="cd" * 8, progress=made),
+            _intent(
+                generation="Ω-2",
+                fingerprint="ab" * 32,
+                fingerprint_key_id="cd" * 8,
+                progress=made,
+                correlation_parameter="номер Ω",
+                correlation_id="tl-1",
+            ),
             None,
         )
         ledger.append(key, _event(State.STARTED, execution_id="e-1", expires_at=MOMENT + 1800, adopted=True))
@@ -97,6 +104,7 @@ class LedgerConformance:
         _same(MOMENT + 3600, read.deadline, "the deadline")
         _same((True, True, True), (read.adopted, read.link_delivered, read.cancel_requested), "the marks")
         _same(made, dict(read.progress), "the ids that the attempt has made")
+        _same(("номер Ω", "tl-1"), (read.correlation_parameter, read.correlation_id), "the correlation")
         _same(read, Entry.from_dict(json.loads(json.dumps(read.to_dict()))), "the entry after a trip through JSON")
 
     def test_events_fold_in_the_order_of_their_writing(self) -> None:
@@ -210,6 +218,19 @@ class LedgerConformance:
         ledger.append(key, _event(State.UNKNOWN, reason="NoAnswer"))
         adopted = ledger.append(key, _event(State.STARTED, execution_id="e-9", adopted=True, reason="seen by hand"))
         _same((State.STARTED, "e-9", True), (adopted.state, adopted.execution_id, adopted.adopted), "the adopted entry")
+
+    def test_unknown_start_keeps_its_correlation(self) -> None:
+        """What a person has to look for is known from the claim on, and that of an earlier start besides."""
+        ledger, key = self.ledger(), _key()
+        ledger.claim(key, _intent(correlation_parameter="caseRef", correlation_id="tl-1"), None)
+        _same("tl-1", _found(self.another(ledger), key).correlation_id, "the correlation id after a claim")
+        unknown = ledger.append(key, _event(State.UNKNOWN))
+        _same(("caseRef", "tl-1"), (unknown.correlation_parameter, unknown.correlation_id), "that of an unknown start")
+        again = ledger.claim(key, _intent(correlation_parameter="caseRef", correlation_id="tl-2"), unknown)
+        _same(("tl-2", ("tl-1",)), (again.correlation_id, again.suspect_correlation_ids), "those after a restart")
+        started = ledger.append(key, _event(State.STARTED, execution_id="e-1"))
+        _same(started, self.another(ledger).read(key), "the entry of a start with a correlation id")
+        _same("tl-2", started.correlation_id, "the correlation id of a known start")
 
     def test_attempt_that_prepares_is_continued(self) -> None:
         """An attempt that has made something records it with one more intent, and stays the same attempt."""

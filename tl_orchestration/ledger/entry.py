@@ -1,7 +1,8 @@
 """
 What a ledger knows about one step, and how an event changes it. Pure: no store, no clock.
 
-An entry holds ids, times, states and a keyed fingerprint. It never holds a token, a link, a parameter or a result.
+An entry holds ids, times, states and a keyed fingerprint. It never holds a token, a link, a parameter of the caller's
+or a result.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ OPEN = frozenset({State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED})
 #: States in which nobody knows whether an execution exists.
 UNDECIDED = frozenset({State.INTENT, State.UNKNOWN})
 
+#: How many past generations an entry remembers.
+_REMEMBERED = 32
+
 _FOLLOWS: Mapping[State, frozenset[State]] = {
     State.STARTED: UNDECIDED | {State.STARTED},
     State.LINK_DELIVERED: frozenset({State.STARTED, State.LINK_DELIVERED}),
@@ -102,6 +106,8 @@ class Event:
         progress: With INTENT: ids that this attempt has or has made, by name: ``case_id``, ``parameters_id``,
             ``idempotency_key``.
         preparing: With INTENT: the request that starts has not been sent; another INTENT comes before it.
+        correlation_parameter: With INTENT: the parameter that carries this attempt's correlation id.
+        correlation_id: With INTENT: that id, random, by which a person finds the execution.
     """
 
     state: State
@@ -121,6 +127,8 @@ class Event:
     actor: str | None = None
     progress: Mapping[str, str] = field(default=_NO_PROGRESS, converter=_named_ids, hash=False)
     preparing: bool = False
+    correlation_parameter: str | None = None
+    correlation_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -135,9 +143,13 @@ class Entry:
         adopted: A person said which execution the start of unknown fate was.
         consumed_by: The generation that went on with it. Until then, any may.
         suspects: Ids of executions that may run besides, after such a restart. Empty where no id was known.
-        former: The execution of the previous generation, if it may still run.
+        suspect_correlation_ids: Correlation ids of the starts of unknown fate that were followed by a restart.
+        former: The execution before this attempt, if it may still run.
+        past: Generations that others have followed, the last 32. What is left of their processes must not act.
         progress: Ids that the latest attempt has or has made.
         preparing: Whether the latest attempt has not yet sent the request that starts, so that nothing can run.
+        correlation_parameter: The parameter that carries the latest attempt's correlation id.
+        correlation_id: That id.
     """
 
     version: int
@@ -163,6 +175,10 @@ class Entry:
     suspects: tuple[str, ...] = field(default=(), converter=_ids)
     progress: Mapping[str, str] = field(default=_NO_PROGRESS, converter=_named_ids, hash=False)
     preparing: bool = False
+    correlation_parameter: str | None = None
+    correlation_id: str | None = None
+    suspect_correlation_ids: tuple[str, ...] = field(default=(), converter=_ids)
+    past: tuple[str, ...] = field(default=(), converter=_ids)
 
     def belongs_to(self, generation: str) -> bool:
         """
@@ -172,6 +188,13 @@ class Entry:
         if not self.adopted:
             return self.generation == generation
         return self.consumed_by in {None, generation}
+
+    def past_after(self, generation: str) -> tuple[str, ...]:
+        """
+        The generations that are over once this one goes on with the step.
+        """
+        lives = dict.fromkeys((*self.past, self.generation, self.consumed_by))
+        return tuple(life for life in lives if life not in {None, generation})[-_REMEMBERED:]
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -192,7 +215,7 @@ class Entry:
         Raises:
             LedgerError: It was written in a format that this version does not know.
         """
-        if document.get("format") != ENTRY_FORMAT:
+        if type(document.get("format")) is not int or document["format"] != ENTRY_FORMAT:
             raise LedgerError(
                 f"A ledger entry has format {document.get('format')!r}; this version reads format {ENTRY_FORMAT}."
                 " Upgrade tl-orchestration where it runs the older version."
@@ -203,6 +226,17 @@ class Entry:
             return cls(**values | {"state": State(values["state"])})
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"A ledger entry cannot be read: {type(error).__name__}.") from None
+
+
+@frozen
+class Record:
+    """
+    An entry with its full name.
+    """
+
+    namespace: str
+    key: str
+    entry: Entry
 
 
 def _as_json(value: Any) -> Any:
@@ -253,6 +287,7 @@ def fold(entry: Entry | None, event: Event) -> Entry:
         cancel_requested=entry.cancel_requested or (event.state is State.CANCEL_REQUESTED and not settled),
         adopted=entry.adopted or event.adopted,
         consumed_by=entry.consumed_by if event.consumed_by is None else event.consumed_by,
+        past=entry.past if event.consumed_by is None else entry.past_after(event.consumed_by),
         raw_status=event.raw_status or entry.raw_status,
         status=event.status or entry.status,
         reason=event.reason,
@@ -284,6 +319,9 @@ def _intended(entry: Entry | None, event: Event) -> Entry:
     suspects = entry.suspects if entry is not None else ()
     if entry is not None and undecided and entry.execution_id:
         suspects = (*suspects, entry.execution_id)
+    sought = entry.suspect_correlation_ids if entry is not None else ()
+    if entry is not None and undecided and entry.correlation_id:
+        sought = (*sought, entry.correlation_id)
     return Entry(
         version=entry.version + 1 if entry else 1,
         state=State.INTENT,
@@ -296,10 +334,14 @@ def _intended(entry: Entry | None, event: Event) -> Entry:
         fingerprint_key_id=event.fingerprint_key_id,
         deadline=event.deadline,
         expires_at=event.expires_at,
-        former=entry.execution_id if entry and entry.state in OPEN and not same_generation else None,
+        former=entry.execution_id if entry and entry.state in OPEN else None,
         suspects=suspects,
         progress=event.progress,
         preparing=event.preparing,
+        correlation_parameter=event.correlation_parameter,
+        correlation_id=event.correlation_id,
+        suspect_correlation_ids=sought,
+        past=entry.past_after(event.generation) if entry else (),
     )
 
 
@@ -319,4 +361,6 @@ def _continued(entry: Entry, event: Event) -> Entry:
         reason=event.reason,
         progress=event.progress,
         preparing=event.preparing,
+        correlation_parameter=event.correlation_parameter,
+        correlation_id=event.correlation_id,
     )

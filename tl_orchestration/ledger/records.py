@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Select, select
 
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import entries, trail
-from tl_orchestration.ledger.entry import Event, State, fold
-from tl_orchestration.ledger.sql import Record, note, read_records, replace, select_records
+from tl_orchestration.ledger.entry import Event, Record, State, fold
+from tl_orchestration.ledger.sql import note, read_records, replace, select_records
 
 #: What may be purged: of an open or undecided step the ledger must know everything.
 PURGEABLE = (State.SETTLED, State.REJECTED)

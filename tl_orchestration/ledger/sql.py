@@ -12,31 +12,18 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
 from sqlalchemy import URL, Connection, Engine, Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import entries, trail
-from tl_orchestration.errors import InvalidRequest, LedgerError
-from tl_orchestration.ledger.entry import Entry, Event, State, fold
+from tl_orchestration.errors import LedgerError
+from tl_orchestration.ledger.entry import Entry, Event, Record, State, fold
+from tl_orchestration.ledger.key import LONGEST_KEY, checked_key
 
-#: Longest key, bytes of UTF-8. PostgreSQL's index takes no more, namespace included.
-LONGEST_KEY = 2000
 #: How often an append is folded anew because somebody else wrote in between. Each time, somebody got further.
 _APPEND_TRIES = 100
 _VERDICTS = {State.STARTED: "adopt", State.REJECTED: "not-started", State.PURGED: "purge"}
-
-
-@frozen
-class Record:
-    """
-    An entry with its full name.
-    """
-
-    namespace: str
-    key: str
-    entry: Entry
 
 
 class SqlLedger:
@@ -90,7 +77,7 @@ class SqlLedger:
             LedgerError: The database cannot be reached, or needs an upgrade.
         """
         with self.database.reading() as connection:
-            return find(connection, self.namespace, _checked(key))
+            return find(connection, self.namespace, checked_key(key))
 
     def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
         """
@@ -102,7 +89,7 @@ class SqlLedger:
         """
         entry = fold(after, intent)
         with self.database.writing() as connection:
-            if not self._write(connection, _checked(key), entry, after):
+            if not self._write(connection, checked_key(key), entry, after):
                 raise LedgerError("Another caller has claimed this step in the meantime; read it again.")
             self._note(connection, key, entry, intent)
         return entry
@@ -231,10 +218,4 @@ def _action(event: Event) -> str:
     return _VERDICTS.get(event.state, "record") if event.actor else "record"
 
 
-def _checked(key: str) -> str:
-    if not key or not key.isprintable() or len(key.encode()) > LONGEST_KEY:
-        raise InvalidRequest(f"A ledger key is printable text of 1 to {LONGEST_KEY} bytes.")
-    return key
-
-
-__all__ = ["LONGEST_KEY", "Record", "SqlLedger"]
+__all__ = ["LONGEST_KEY", "SqlLedger"]

@@ -7,15 +7,28 @@ A verdict is about the entry that the person saw: if it has moved on since, the 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Protocol
 
 from tl_orchestration.answers import safe_id
 from tl_orchestration.claim import SETTLE_WINDOW, may_be_starting
 from tl_orchestration.errors import InvalidRequest, LedgerError
-from tl_orchestration.ledger import Ledger
 from tl_orchestration.ledger.entry import UNDECIDED, Entry, Event, State, purged
 
 
-def adopt(ledger: Ledger, key: str, execution_id: str, *, reason: str, actor: str, now: float) -> Entry:
+class Told(Protocol):
+    """
+    What is needed of a ledger to be told something; see :class:`tl_orchestration.ledger.Ledger`.
+    """
+
+    @property
+    def fenced(self) -> bool: ...
+
+    def read(self, key: str) -> Entry | None: ...
+
+    def append(self, key: str, event: Event) -> Entry: ...
+
+
+def adopt(ledger: Told, key: str, execution_id: str, *, reason: str, actor: str, now: float) -> Entry:
     """
     Say that the start of unknown fate did start this execution: the step's next try goes on with it.
 
@@ -43,7 +56,7 @@ def adopt(ledger: Ledger, key: str, execution_id: str, *, reason: str, actor: st
     return ledger.append(key, event)
 
 
-def not_started(ledger: Ledger, key: str, *, reason: str, actor: str, now: float) -> Entry:
+def not_started(ledger: Told, key: str, *, reason: str, actor: str, now: float) -> Entry:
     """
     Say that the start of unknown fate started nothing: the step's next try starts.
 
@@ -61,7 +74,7 @@ def not_started(ledger: Ledger, key: str, *, reason: str, actor: str, now: float
     return ledger.append(key, event)
 
 
-def _undecided(ledger: Ledger, key: str, now: float) -> Entry:
+def _undecided(ledger: Told, key: str, now: float) -> Entry:
     entry = ledger.read(key)
     if entry is None:
         raise LedgerError(f"The ledger holds nothing for {key}: nothing was started with it.")
@@ -94,4 +107,4 @@ def _reason(reason: str) -> str:
     return text
 
 
-__all__ = ["adopt", "not_started"]
+__all__ = ["Told", "adopt", "not_started"]

@@ -10,6 +10,7 @@ They need no token and are part of no remote service. Errors are `{"error": "<on
     GET    /_sandbox/cases                every legacy case, with the executions that were started for it
     GET    /_sandbox/parameters           every legacy parameters set, likewise
     GET    /_sandbox/requests             counts by method and path template
+    GET    /_sandbox/requests/definitions the same by definition and step: start, status, result, cancel
     GET    /_sandbox/variants             name, value, allowed values, row of the contract, meaning
     PATCH  /_sandbox/variants             {name: value, ...}
     PUT    /_sandbox/definitions/{name}   a new definition: fields of `Definition`, and `like`
@@ -59,6 +60,7 @@ def routes(store: Store) -> list[Route]:
         ("GET", "/cases", control.cases),
         ("GET", "/parameters", control.parameters),
         ("GET", "/requests", control.requests),
+        ("GET", "/requests/definitions", control.requests_by_definition),
         ("GET", "/variants", control.variants),
         ("PATCH", "/variants", control.change_variants),
         ("PATCH", "/definitions/{name}", control.change_definition),
@@ -138,6 +140,9 @@ class _Control:
 
     async def requests(self, _: Request) -> Response:
         return JSONResponse(self._store.requests)
+
+    async def requests_by_definition(self, _: Request) -> Response:
+        return JSONResponse(self._store.requests_by_definition)
 
     async def change_definition(self, request: Request) -> Response:
         name = request.path_params["name"]

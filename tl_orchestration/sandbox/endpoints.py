@@ -62,6 +62,8 @@ class Steps:
             except ClientDisconnect:
                 return Response(status_code=400)  # to nobody
             subject = await subject_of(request)
+            if subject.definition is not None:
+                self._store.count_step(subject.definition, step)
             fault = self._store.faults.take(step, subject.definition, subject.service)
             if fault is not None and fault.kind in {"drop", "status"}:
                 return NoAnswer() if fault.kind == "drop" else self._wrong_answer(fault, request)

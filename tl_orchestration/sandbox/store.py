@@ -62,6 +62,7 @@ class Store:
             self._starts: list[Start] = []
             self._cancels: list[Cancel] = []
             self._requests: Counter[str] = Counter()
+            self._by_definition: dict[str, Counter[str]] = {}
             self.ids = Streams(self.settings.seed)
             self.variants = Variants(self.settings.first_variants)
             self.sessions = Sessions(self.ids, self.settings.workspace_id)
@@ -98,6 +99,12 @@ class Store:
         with self._lock:
             return dict(self._requests)
 
+    @property
+    def requests_by_definition(self) -> dict[str, dict[str, int]]:
+        """How many requests came about each definition's executions, by step."""
+        with self._lock:
+            return {name: dict(steps) for name, steps in self._by_definition.items()}
+
     def define(self, name: str, fields: Mapping[str, Any]) -> Definition:
         """
         Change a definition, or make a new one (`like` names what it starts from) for later starts.
@@ -114,6 +121,11 @@ class Store:
         with self._lock:
             self._requests[template] += 1
             return self._requests.total()
+
+    def count_step(self, definition: str, step: str) -> None:
+        """Count a request of one API step about an execution of a definition."""
+        with self._lock:
+            self._by_definition.setdefault(definition, Counter())[step] += 1
 
     def fingerprint(self) -> str:
         """A new id of one error answer."""

@@ -29,7 +29,7 @@ from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.options import B3osOptions
 from tl_orchestration.secret import Secret
 from tl_orchestration.services.reading import in_workspace, same_execution, secret, status_literal, text
-from tl_orchestration.services.service import IDEMPOTENCY_KEY, NOTHING, Service, refuse_expiry
+from tl_orchestration.services.service import IDEMPOTENCY_KEY, NOTHING, Service, refuse_expiry, seen_after_cancel
 from tl_orchestration.settings import Settings
 from tl_orchestration.status import B3OS_LITERALS, Status, StatusMap, meaning
 
@@ -173,7 +173,7 @@ class B3os(Service):
         post = Request("cancel", "POST", f"/v1/runs/{execution.run_id}/cancel", accept=_ACCEPT)
         response = yield from send(post)
         if response.is_success:
-            return (yield from self.poll(execution_id, send))
+            return (yield from seen_after_cancel(self, execution_id, send))
         subject = f"run {execution.run_id} of execution {execution_id}"
         refused = self._refusal(response, post, subject, _CAN_WRITE).about(execution_id)
         if response.status not in {400, 409}:

@@ -57,6 +57,7 @@ class Legacy(Transactionlink):
     """
 
     name: ClassVar[str] = "transactionlink-legacy"
+    holds_parameters: ClassVar[frozenset[str]] = frozenset({PARAMETERS_ID})
 
     accept: str = _ACCEPT[2]
     api_version: int = 2

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 from tl_orchestration.credentials import Credentials
-from tl_orchestration.errors import InvalidRequest
+from tl_orchestration.errors import InvalidRequest, TransactionlinkError
 from tl_orchestration.exchange import Flow, Send
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.secret import Secret
@@ -27,11 +27,13 @@ class Service(Protocol):
     One remote API. Each verb is a generator; ``send`` decides how persistently each request is sent.
 
     ``keyed`` says whether a start carries an idempotency key, so that the same start may be asked for again.
+    ``holds_parameters`` names, among what :meth:`needs` names, what is made of the request's parameters.
     """
 
     name: ClassVar[str]
     default_base_url: ClassVar[str]
     keyed: ClassVar[bool] = False
+    holds_parameters: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def configured(cls, credentials: Credentials, settings: Settings, now: Callable[[], float]) -> Self:
@@ -92,6 +94,19 @@ class Service(Protocol):
     def result(self, execution_id: str, send: Send) -> Flow[dict[str, Any]]: ...
     def cancel(self, execution_id: str, send: Send) -> Flow[Execution]: ...
     def check(self, probe_id: str, send: Send) -> Flow[None]: ...
+
+
+def seen_after_cancel(service: Service, execution_id: str, send: Send) -> Flow[Execution]:
+    """
+    How an execution stands whose cancel the service has just accepted.
+
+    Raises:
+        TransactionlinkError: It cannot be read. The error says that the cancel was accepted.
+    """
+    try:
+        return (yield from service.poll(execution_id, send))
+    except TransactionlinkError as error:
+        raise error.after_cancel(execution_id) from None
 
 
 def refuse_expiry(request: RunRequest, service: str) -> None:

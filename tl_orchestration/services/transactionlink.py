@@ -16,7 +16,7 @@ from tl_orchestration.errors import InvalidRequest, NoResult, ResultNotReady, Tr
 from tl_orchestration.exchange import Flow, Operation, Request, Response, Send
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services.reading import in_workspace, same_execution, secret, status_literal, text
-from tl_orchestration.services.service import NOTHING, Service
+from tl_orchestration.services.service import NOTHING, Service, seen_after_cancel
 from tl_orchestration.settings import Settings
 from tl_orchestration.status import TRANSACTIONLINK_LITERALS, StatusMap, meaning
 
@@ -117,7 +117,7 @@ class Transactionlink(Service):
         post = self._request("cancel", "POST", f"/workflows/{execution_id}/cancel")
         response = yield from send(post)
         if response.is_success:
-            return (yield from self.poll(execution_id, send))
+            return (yield from seen_after_cancel(self, execution_id, send))
         refused = self._refusal(response, post, f"execution {execution_id}", _CAN_VIEW).about(execution_id)
         if response.status not in {400, 409}:
             raise refused

@@ -43,7 +43,7 @@ def deferred() -> None:
 
 @dag(schedule=None)
 def grace() -> None:
-    step(deferrable=True, defer_after=60)
+    step(deferrable=True, defer_after=60, correlation_parameter="caseRef")
 
 
 @dag(schedule=None)

@@ -141,11 +141,19 @@ def test_provider_info_fits_airflows_schema() -> None:
         status_code=st.none() | st.integers(400, 599),
         deadline=st.none() | st.floats(0, 4e9),
         expires_at=st.none() | st.floats(0, 4e9),
+        service=st.sampled_from(["transactionlink", "transactionlink-legacy", "b3os"]),
+        api_version=st.none() | st.integers(1, 2),
     )
 )
 def test_event_survives_the_way_through_the_database(event: WaitEvent) -> None:
     """An event that went through JSON is the event that was sent."""
     assert WaitEvent.from_dict(json.loads(json.dumps(event.to_dict()))) == event
+
+
+def test_event_of_the_first_release_still_resumes() -> None:
+    """An event without service and version, from before they were told, is one of the current service."""
+    event = WaitEvent.from_dict({"format": 1, "ending": "ended", "execution_id": "e"})
+    assert (event.service, event.api_version) == ("transactionlink", None)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +170,11 @@ def test_event_survives_the_way_through_the_database(event: WaitEvent) -> None:
         {"format": 1, "ending": "ended", "execution_id": 7},
         {"format": 1, "ending": "failed", "execution_id": "e", "error": 7},
         {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": "soon"},
+        {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": float("nan")},
+        {"format": 1, "ending": "failed", "execution_id": "e", "status_code": True},
+        {"format": True, "ending": "ended", "execution_id": "e"},
+        {"format": 1, "ending": "ended", "execution_id": "e", "service": 7},
+        {"format": 1, "ending": "ended", "execution_id": "e", "api_version": "1"},
         {"status": "success", "execution_id": "e"},
     ],
 )
@@ -182,7 +195,7 @@ def test_every_error_becomes_a_retry_or_an_end(name: str) -> None:
     assert isinstance(caught.value, AirflowFailException) is not kind.retryable
     assert isinstance(caught.value, TransactionlinkRetry) is kind.retryable
     assert str(caught.value).startswith("What happened, to which execution, what to do.")
-    assert ("on_unknown_start" in str(caught.value)) is (name == "StartOutcomeUnknown")
+    assert ("clear the task" in str(caught.value)) is (name == "StartOutcomeUnknown")
     assert caught.value.__cause__ is None
 
 

@@ -20,6 +20,10 @@ def trigger(**changes: Any) -> TransactionlinkExecutionTrigger:
         "poll_interval": 5.0,
         "status_map": {"ON_HOLD": "WAITING"},
         "owned": True,
+        "service": "transactionlink-legacy",
+        "api_version": 1,
+        "cancel_on_kill": True,
+        "durable": False,
         **changes,
     }
     return TransactionlinkExecutionTrigger(**arguments)

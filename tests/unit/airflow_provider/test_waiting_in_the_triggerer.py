@@ -109,13 +109,13 @@ def test_many_triggers_share_one_client(service: SandboxServer, monkeypatch: pyt
 
     connect(monkeypatch, service)
     looked_up = []
-    original = TransactionlinkHook.aget_client
+    original = TransactionlinkHook.alook_up
 
     async def counted(hook: TransactionlinkHook, *arguments: Any) -> Any:
         looked_up.append(hook.transactionlink_conn_id)
         return await original(hook, *arguments)
 
-    monkeypatch.setattr(TransactionlinkHook, "aget_client", counted)
+    monkeypatch.setattr(TransactionlinkHook, "alook_up", counted)
 
     said = asyncio.run(events(*(trigger(started(service)) for _ in range(50))))
 

@@ -100,6 +100,13 @@ class Narrow(MemoryLedger):
         return super().claim(key, evolve(intent, progress={}), after)
 
 
+class Unnamed(MemoryLedger):
+    """Has no column for what a person could look for."""
+
+    def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
+        return super().claim(key, evolve(intent, correlation_id=None), after)
+
+
 class Sticky(MemoryLedger):
     """Keeps what the former generation did."""
 
@@ -133,7 +140,8 @@ def fails(test: Callable[[], None]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "broken", [Overwriting, Fenced, Racy, Forgetful, Lenient, Coarse, Prefixing, Undead, Unaware, Narrow, Sticky]
+    "broken",
+    [Overwriting, Fenced, Racy, Forgetful, Lenient, Coarse, Prefixing, Undead, Unaware, Narrow, Unnamed, Sticky],
 )
 def test_broken_store_does_not_pass(broken: Callable[[], Ledger]) -> None:
     """Each way of breaking a store fails at least one test of the suite."""

@@ -48,6 +48,8 @@ events = st.builds(
     version=st.none() | st.integers(1, 12),
     progress=st.dictionaries(st.sampled_from(["case_id", "idempotency_key"]), st.text(max_size=4)),
     preparing=st.booleans(),
+    correlation_parameter=st.none() | st.text(),
+    correlation_id=st.none() | st.text(),
 )
 
 
@@ -164,6 +166,29 @@ class TestIntent:
         assert ("e-1" if state in OPEN else None) == after.former
 
     @pytest.mark.parametrize("state", LIVING)
+    def test_own_execution_that_was_only_asked_to_end_is_kept(self, state: State) -> None:
+        """The next attempt of a generation remembers what may still be ending, and nothing else."""
+        known = entry(state, execution_id="e-1", cancel_requested=True)
+        after = fold(known, event(State.INTENT, generation="0"))
+        assert ("e-1" if state in OPEN else None) == after.former
+
+    def test_generations_that_are_over_are_remembered(self) -> None:
+        """Each that was followed by another, once, without the present one, and not for ever."""
+        known = fold(None, event(State.INTENT, generation="g0"))
+        for number in range(1, 40):
+            known = fold(fold(known, event(State.REJECTED)), event(State.INTENT, generation=f"g{number}"))
+        assert known.past == tuple(f"g{number}" for number in range(7, 39))
+        assert "g20" not in fold(fold(known, event(State.REJECTED)), event(State.INTENT, generation="g20")).past
+
+    def test_generation_whose_execution_another_took_over_is_over(self) -> None:
+        """After an adoption the one that goes on is the present one."""
+        adopted = entry(State.STARTED, execution_id="e-1", adopted=True)
+        assert fold(adopted, event(State.STARTED, consumed_by="0")).past == ()
+        taken = fold(adopted, event(State.STARTED, consumed_by="9"))
+        assert taken.past == ("0",)
+        assert fold(taken, event(State.INTENT, generation="10")).past == ("0", "9")
+
+    @pytest.mark.parametrize("state", LIVING)
     def test_start_after_an_unknown_fate_is_counted(self, state: State) -> None:
         """Only a start over an undecided one is a restart; its suspect is kept for good."""
         known = entry(state, execution_id="e-1", suspects=("e-0",), cancel_requested=True)
@@ -201,6 +226,37 @@ class TestIntent:
         )
 
 
+class TestContinued:
+    def test_attempt_that_goes_on_preparing_has_the_new_intents_facts(self) -> None:
+        """Another intent of an attempt that prepares brings its own time, request, deadline and ids, and no attempt."""
+        known = entry(
+            State.INTENT,
+            attempt=2,
+            restarts=1,
+            former="e-0",
+            suspects=("e-9",),
+            past=("old",),
+            progress={"case_id": "c-1"},
+            preparing=True,
+            reason="before",
+            correlation_parameter="reference",
+            correlation_id="r-1",
+        )
+        facts: dict[str, Any] = {
+            "fingerprint": "f",
+            "fingerprint_key_id": "k",
+            "deadline": NOW + 77,
+            "expires_at": NOW + 66,
+            "reason": "after",
+            "progress": {"case_id": "c-1", "parameters_id": "p-1"},
+            "correlation_parameter": "tag",
+            "correlation_id": "r-2",
+        }
+        after = fold(known, event(State.INTENT, at=NOW + 5, generation="0", **facts))
+        assert after == evolve(known, version=4, intended_at=NOW + 5, changed_at=NOW + 5, preparing=False, **facts)
+        assert fold(known, event(State.INTENT, generation="0", preparing=True)).preparing
+
+
 class TestDocuments:
     @given(st.lists(events, min_size=1, max_size=12))
     def test_entry_survives_json(self, history: list[Event]) -> None:
@@ -214,7 +270,7 @@ class TestDocuments:
         assert {"format", "version", "state", "generation", "intended_at", "changed_at", "expires_at"} == set(document)
         assert document["format"] == 1
 
-    @pytest.mark.parametrize("number", [None, 0, 2, "1", 1.5])
+    @pytest.mark.parametrize("number", [None, 0, 2, "1", 1.5, True])
     def test_unknown_format_is_refused(self, number: Any) -> None:
         """A document of another version is not guessed at."""
         document = entry(State.STARTED).to_dict() | {"format": number}
@@ -233,6 +289,34 @@ class TestDocuments:
         """A state that this version does not have is not guessed at."""
         with pytest.raises(LedgerError, match="cannot be read"):
             Entry.from_dict(entry(State.STARTED).to_dict() | {"state": "PAUSED"})
+
+    def test_first_format_still_loads(self) -> None:
+        """A document as the first version wrote it, to the letter."""
+        document = {
+            "format": 1,
+            "version": 4,
+            "state": "CANCEL_REQUESTED",
+            "generation": "2",
+            "attempt": 2,
+            "restarts": 1,
+            "execution_id": "e-1",
+            "intended_at": 1.0,
+            "changed_at": 2.0,
+            "fingerprint": "ab",
+            "fingerprint_key_id": "cd",
+            "deadline": 3.0,
+            "expires_at": 4.0,
+            "link_delivered": True,
+            "cancel_requested": True,
+            "raw_status": "RUNNING",
+            "reason": "r",
+            "former": "e-0",
+            "suspects": ["e-9"],
+            "progress": {"case_id": "c-1"},
+        }
+        loaded = Entry.from_dict(json.loads(json.dumps(document)))
+        assert loaded.to_dict() == document
+        assert (loaded.state, loaded.suspects, loaded.past) == (State.CANCEL_REQUESTED, ("e-9",), ())
 
     def test_more_than_is_known_is_left_alone(self) -> None:
         """A member that a later version added within the format is no obstacle."""

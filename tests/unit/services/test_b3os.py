@@ -367,6 +367,16 @@ class TestCancel:
         execution = hand.reply(response(200, enveloped({"id": RUN_ID}))).reply(private("workflow_cancelled")).returned
         assert Status.CANCELLED is execution.status
 
+    def test_accepted_cancel_whose_end_is_not_seen(self) -> None:
+        """What went wrong is the look, not the cancel; before the cancel it is the look alone."""
+        hand = self.cancel().reply(private(runId=RUN_ID)).reply(response(200, enveloped({"id": RUN_ID})))
+        with pytest.raises(ServerError, match=f"accepted the cancel of execution {EXECUTION_ID}") as caught:
+            hand.reply(response(503))
+        assert caught.value.cancel_accepted
+        with pytest.raises(ServerError) as before:
+            self.cancel().reply(response(503))
+        assert not before.value.cancel_accepted
+
     @pytest.mark.parametrize("status", ["awaiting_payment", "payment_confirmed", "workflow_queued"])
     def test_before_there_is_a_run(self, status: str) -> None:
         """There is nothing to cancel yet; later there may be (contract C39)."""

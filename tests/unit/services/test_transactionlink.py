@@ -17,6 +17,7 @@ from tests.builders import (
     response,
     run_request,
     told,
+    travelled,
 )
 from tests.driving import Hand
 from tl_orchestration.errors import (
@@ -329,6 +330,13 @@ class TestCancel:
     def test_any_success_counts_and_its_body_is_not_read(self, answer: Any) -> None:
         """Any 2xx is a success, whatever it carries."""
         assert Status.RUNNING is cancel().reply(answer).reply(told("RUNNING")).returned.status
+
+    def test_accepted_cancel_whose_end_is_not_seen(self) -> None:
+        """What went wrong is the look, not the cancel; the error stays of its kind."""
+        with pytest.raises(ServerError, match=f"accepted the cancel of execution {EXECUTION_ID}") as caught:
+            cancel().reply(response(200)).reply(response(503))
+        assert (caught.value.cancel_accepted, caught.value.execution_id) == (True, EXECUTION_ID)
+        assert travelled(caught.value).cancel_accepted
 
     @pytest.mark.parametrize("refused", [400, 409])
     @pytest.mark.parametrize("literal", ["COMPLETED", "FAILED", "CANCELLED", "EXPIRED"])

@@ -263,6 +263,52 @@ class TestRun:
         assert answer("run", "kyc-approve", "--key", "k")["id"] == lost["execution_id"]
         assert len(remote.starts()) == 1
 
+    def test_lost_start_is_found_by_its_correlation_id(self, remote: Remote, ledger: SqlLedger) -> None:
+        """The message and `tl ledger show` name what the service has; what it leads to is adopted and gone on with."""
+        remote.order("start", "lose")
+        arguments = ("run", "kyc-approve", "--key", "k", "--correlation-parameter", "caseRef")
+        refused = call(*arguments)
+        assert refused.exit_code == code_of_error(StartOutcomeUnknown)
+        (lost,) = remote.starts()
+        sought = f"caseRef = {lost['parameters']['caseRef']}"
+        shown = call("ledger", "show", "k")
+        assert f"Look for {sought} among" in refused.stderr
+        assert f"Look for {sought} among" in shown.stderr
+        assert f"correlation {sought}\n" in shown.stdout
+        assert answer("ledger", "show", "k")["correlation_id"] == lost["parameters"]["caseRef"]
+        assert call("ledger", "adopt", "k", lost["execution_id"], "--reason", "found it").exit_code == SUCCESS
+        assert answer(*arguments)["id"] == lost["execution_id"]
+        assert f"correlation {sought}\n" in call("ledger", "show", "k").stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--correlation-parameter", "caseRef"], "needs --key"),
+            (["--key", "k", "--correlation-parameter", ""], "printable text that is not empty"),
+        ],
+    )
+    def test_correlation_parameter_of_no_use_is_refused(
+        self, remote: Remote, arguments: list[str], sentence: str
+    ) -> None:
+        """Without a key nobody would keep the id; without a name there is no parameter."""
+        refused = call("run", "kyc-approve", *arguments)
+        assert (refused.exit_code, sentence in " ".join(refused.stderr.split())) == (USAGE, True)
+        assert remote.starts() == []
+
+    def test_suspects_of_a_restart_are_shown(self, ledger: SqlLedger) -> None:
+        """What may run besides can be looked for by its correlation id."""
+        wrote(ledger, "k", State.UNKNOWN)
+        for number in (1, 2):
+            intent = event(
+                State.INTENT,
+                at=time.time() - HOUR,
+                correlation_parameter="caseRef",
+                correlation_id=f"tl-{number}",
+            )
+            ledger.claim("k", intent, ledger.read("k"))
+        assert "suspects    tl-1\n" in call("ledger", "show", "k").stdout
+        assert answer("ledger", "show", "k")["suspect_correlation_ids"] == ["tl-1"]
+
     def test_purged_key_is_refused(self, remote: Remote) -> None:
         """A key that was purged starts nothing; the error says to use a new one."""
         call("run", "kyc-approve", "--key", "k")

@@ -1,0 +1,190 @@
+"""
+Results outside of XCom: written to an object storage, and fetched again from wherever a task's return value says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider import connection_form
+from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, reported
+from airflow_provider.result_uri import ResultUri
+from tl_orchestration import Handle
+from tl_orchestration.answers import safe_id
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import ObjectStoragePath
+
+log = logging.getLogger(__name__)
+
+#: Storages whose objects appear whole or not at all, so that a put needs no temporary name. A move would be a copy.
+OBJECT_STORES = frozenset(
+    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "wasb", "wasbs"}
+)
+
+
+def load_result(
+    reference: Mapping[str, Any],
+    *,
+    transactionlink_conn_id: str = connection_form.DEFAULT_CONN_ID,
+    api_version: int | None = None,
+) -> dict[str, Any]:
+    """
+    The whole result that the return value of an operator or a sensor stands for. Use it inside a task, and hand on what
+    you need of it: what a task returns enters XCom.
+
+    Args:
+        reference: The return value. With ``result_uri``, the file is read and checked against ``sha256`` and ``size``;
+            with ``result``, that is it; else the service is asked for the result of ``execution_id``.
+        transactionlink_conn_id: Connection by which the service is asked.
+        api_version: 1 for a legacy execution that is about a case; its result has other members.
+
+    Raises:
+        TransactionlinkFailure: The reference cannot be used, or the result is gone or is not the one that was written.
+        TransactionlinkRetry: Service or storage did not answer, or the execution has not ended.
+    """
+    from airflow_provider.hooks import TransactionlinkHook
+
+    with reported():
+        execution_id = safe_id(reference.get("execution_id")) if hasattr(reference, "get") else None
+        if execution_id is None:
+            raise InvalidRequest(
+                "load_result needs the return value of a Transactionlink operator or sensor: a dict with execution_id."
+            )
+        if isinstance(reference.get("result"), dict):
+            return dict(reference["result"])
+        if "result_uri" in reference:
+            return _read(reference, execution_id)
+        hook = TransactionlinkHook(transactionlink_conn_id)
+        with hook.get_client() as client:
+            return client.result(Handle(execution_id=execution_id, service=hook.service(), api_version=api_version))
+
+
+def storage(uri: ResultUri) -> ObjectStoragePath:
+    """
+    The path at which Airflow reaches that URI. Nothing is written.
+
+    Raises:
+        InvalidSettings: This worker has no file system for it, or its Airflow connection cannot be used.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    try:
+        path = ObjectStoragePath(str(uri))
+        path.fs  # noqa: B018  # looks up connection and package
+    except Exception as error:  # packages and connections of others; their messages may hold anything
+        by = f" by connection {uri.connection!r}" if uri.connection else ""
+        raise InvalidSettings(
+            f"The storage {uri.scheme}://{uri.host}{by} cannot be used in this worker ({type(error).__name__}). Install"
+            " the Airflow provider of that storage, and check its connection."
+        ) from None
+    return path
+
+
+def written(uri: ResultUri, execution_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Write a result, whole or not at all; a second time, the same bytes to the same place.
+
+    Returns:
+        ``result_uri``, ``sha256`` (hex) and ``size`` (bytes) of what was written.
+
+    Raises:
+        InvalidSettings: As :func:`storage`.
+        TransactionlinkRetry: The storage did not take it.
+    """
+    file, content = uri.file_of(execution_id), _encoded(document)
+    path = storage(file)
+    try:
+        if file.scheme == "file":
+            _replace(Path(path.path), content)
+        elif file.scheme in OBJECT_STORES:
+            path.fs.pipe_file(path.path, content)
+        else:
+            _move_into_place(path, content)
+    except Exception as error:  # any of any file system; only its class is safe to tell
+        raise TransactionlinkRetry(
+            f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
+            f" ({type(error).__name__}). The service still has it."
+        ) from None
+    log.info("The result of execution %s is at %s, %d bytes.", execution_id, file, len(content))
+    return {"result_uri": str(file), "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
+        return json.dumps(document, sort_keys=True).encode()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """
+    On a disk: beside it first, and into place once the disk has it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(_beside(file.name))
+    try:
+        with beside.open("xb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _move_into_place(path: ObjectStoragePath, content: bytes) -> None:
+    files, folder, name = path.fs, *path.path.rpartition("/")[::2]
+    beside = f"{folder}/{_beside(name)}"
+    files.makedirs(folder, exist_ok=True)
+    try:
+        files.pipe_file(beside, content)
+        files.mv(beside, path.path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            files.rm_file(beside)
+        raise
+
+
+def _beside(name: str) -> str:
+    return f".{name}.{uuid.uuid4().hex}.part"
+
+
+def _read(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
+    uri, expected, size = ResultUri.parse(reference["result_uri"]), reference.get("sha256"), reference.get("size")
+    if not isinstance(expected, str) or not isinstance(size, int):
+        raise InvalidRequest(
+            f"The reference to the result of execution {execution_id} lacks sha256 or size, so that nothing shows"
+            " whether the file is the one that was written."
+        )
+    path = storage(uri)
+    try:
+        content: bytes = path.fs.cat_file(path.path)
+    except FileNotFoundError:
+        raise TransactionlinkFailure(
+            f"The result of execution {execution_id} is no longer at {uri}. While the service has it, load_result"
+            " without result_uri asks there."
+        ) from None
+    except Exception as error:  # as in written
+        raise TransactionlinkRetry(
+            f"The result of execution {execution_id} could not be read from {uri.scheme}://{uri.host}"
+            f" ({type(error).__name__})."
+        ) from None
+    if len(content) != size or hashlib.sha256(content).hexdigest() != expected:
+        raise TransactionlinkFailure(
+            f"The file at {uri} is not the result of execution {execution_id} that was written there: it has"
+            f" {len(content)} bytes, and size or SHA-256 differ. Do not use it."
+        )
+    document: dict[str, Any] = json.loads(content)
+    return document

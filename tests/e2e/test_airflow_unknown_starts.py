@@ -1,0 +1,94 @@
+"""
+A start of unknown fate on a real Airflow, settled by a person with the real ``tl``: one commit, and no cancel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.test_airflow_steps import log_of, run
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+    from tests.rig import Oracle
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def tl(airflow: AirflowRig, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, with the rig's Airflow as its ledger."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TRANSACTIONLINK_", "AIRFLOW"))}
+    env["TRANSACTIONLINK_LEDGER_URL"] = f"airflow+{airflow.base_url}"
+    env["AIRFLOW_API_TOKEN"] = airflow.request("GET", "token", root="/auth")["access_token"]
+    done = subprocess.run(  # noqa: S603 -- our own command
+        [Path(sys.executable).with_name("tl"), *arguments], env=env, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def shown(airflow: AirflowRig, key: str) -> dict[str, Any]:
+    code, stdout, stderr = tl(airflow, "ledger", "show", key, "--json")
+    assert code == 0, stderr
+    document: dict[str, Any] = json.loads(stdout)
+    return document
+
+
+def pasted(log: str, verb: str, **words: str) -> list[str]:
+    """The command that the task's message names, without ``tl``, with what a person fills in."""
+    named = re.search(rf"`tl (ledger {verb} [^`]+)`", log)
+    assert named is not None, log
+    return [words.get(word, word) for word in shlex.split(named[1])]
+
+
+def test_adopted_execution_is_gone_on_with(airflow: AirflowRig, oracle: Oracle) -> None:
+    """The answer of the start is lost: a person finds the execution, adopts it and clears the task."""
+    definition = oracle.define("unknown-adopted", like="kyc-approve", duration=12)
+    oracle.fault(on="start", definition=definition, kind="lose")
+    run_id, state = run(airflow, "grace", definition=definition)
+    key = f"grace/{run_id}/check"
+    assert state == "failed"
+
+    found = shown(airflow, key)
+    (start,) = [start for start in oracle.starts() if start["definition"] == definition]
+    assert (found["state"], found["correlation_id"]) == ("UNKNOWN", start["parameters"]["caseRef"])
+    command = pasted(log_of(airflow, "grace", run_id), "adopt", EXECUTION_ID=start["execution_id"], TEXT="its caseRef")
+    code, _, stderr = tl(airflow, *command)
+    assert (code, "goes on with execution" in stderr) == (0, True)
+    airflow.clear("grace", run_id, ["check"])
+    code, _, stderr = tl(airflow, *pasted(log_of(airflow, "grace", run_id), "not-started", TEXT="too late"))
+    assert (code, "nothing to decide" in stderr) == (22, True)
+
+    assert airflow.wait_for_run("grace", run_id, timeout=90) == "success"
+    assert oracle.started(definition) == [airflow.xcom("grace", run_id, "check")["execution_id"]]
+    assert oracle.cancelled(definition) == []
+    entry = shown(airflow, key)
+    assert (entry["adopted"], entry["state"], entry["execution_id"]) == (True, "SETTLED", start["execution_id"])
+
+
+def test_start_that_did_not_happen_is_made(airflow: AirflowRig, oracle: Oracle) -> None:
+    """The connection broke before the service started anything: a person says so and clears the task, which starts."""
+    definition = oracle.define("unknown-not-started", like="kyc-approve", duration=1)
+    oracle.fault(on="start", definition=definition, kind="drop")
+    run_id, state = run(airflow, "deferred", definition=definition)
+    key = f"deferred/{run_id}/check"
+    assert (state, oracle.started(definition)) == ("failed", [])
+
+    command = pasted(log_of(airflow, "deferred", run_id), "not-started", TEXT="in no dashboard")
+    code, _, stderr = tl(airflow, *command)
+    assert (code, "The next try starts." in stderr) == (0, True)
+    judged = shown(airflow, key)
+    assert (judged["state"], judged["reason"]) == ("REJECTED", "in no dashboard")
+    airflow.clear("deferred", run_id, ["check"])
+
+    assert airflow.wait_for_run("deferred", run_id, timeout=90) == "success"
+    assert oracle.started(definition) == [airflow.xcom("deferred", run_id, "check")["execution_id"]]
+    assert oracle.cancelled(definition) == []

@@ -1,0 +1,48 @@
+"""
+The Airflow provider as a typed author of DAGs writes it. Checked by mypy --strict, not executed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from airflow_provider.hooks import TransactionlinkHook
+from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+from tl_orchestration import AsyncClient, B3osOptions, Client, LegacyOptions
+
+
+def person(context: dict[str, Any], jinja_env: object) -> dict[str, str]:
+    """Options that are made when the task runs."""
+    return {"first_name": "Ada"}
+
+
+def steps() -> list[TransactionlinkRunWorkflowOperator]:
+    """Options as a dict, a value or a callable; a key; a policy that only one service has."""
+    origin = {"source_system": "airflow", "source_entity_type": "customer"}
+    return [
+        TransactionlinkRunWorkflowOperator(task_id="a", workflow_definition_id="d", service_options={"case_id": "…"}),
+        TransactionlinkRunWorkflowOperator(task_id="b", workflow_definition_id="d", service_options=LegacyOptions()),
+        TransactionlinkRunWorkflowOperator(task_id="c", workflow_definition_id="d", service_options=person),
+        TransactionlinkRunWorkflowOperator(
+            task_id="d",
+            workflow_definition_id="d",
+            service_options=B3osOptions(**origin),
+            key="onboarding-{{ params.application }}",
+            on_unknown_start="repeat-same-key",
+        ),
+    ]
+
+
+async def clients() -> None:
+    """A hook gives clients of whatever service the connection names."""
+    hook = TransactionlinkHook("b3os")
+    assert_type(hook.service(), str)
+    assert_type(hook.get_client(ledger=hook.sql_ledger()), Client)
+    assert_type(await hook.aget_client(), AsyncClient)
+
+
+def mistakes() -> None:
+    """What a type checker finds; each ignore is needed, else mypy complains about the ignore."""
+    TransactionlinkRunWorkflowOperator(task_id="a", workflow_definition_id="d", key=7)  # type: ignore[arg-type]
+    TransactionlinkRunWorkflowOperator(task_id="b", workflow_definition_id="d", service_options=["x"])  # type: ignore[arg-type]
+    TransactionlinkRunWorkflowOperator(task_id="c", workflow_definition_id="d", on_unknown_start="repeat")  # type: ignore[arg-type]
