@@ -3,13 +3,17 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := .venvs/uv/bin/uv
 AIRFLOW := .venvs/airflow
+PREFECT := .venvs/prefect
 PY := $(AIRFLOW)/bin/python
+PREFECT_PY := $(PREFECT)/bin/python
+# Prefect 3.9 asks for a certifi that not every index has yet; any recent one does.
+PREFECT_OVERRIDES := --override <(echo 'certifi>=2025')
 # Tests and tools must not depend on what the caller's shell happens to set.
 export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo up test soak e2e-airflow check bench mutants env-airflow constraints wheel clean
+.PHONY: help demo up test soak e2e-airflow check bench mutants env-airflow env-prefect constraints wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,10 +59,23 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql]' --group dev --group bench
 	@touch $@
 
+env-prefect: $(PREFECT)/.complete ## Build .venvs/prefect: Airflow 3.3 and Prefect 3.9 cannot share an environment
+
+$(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.sh
+	@echo "building $(PREFECT)"
+	@dev/bootstrap.sh
+	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT)
+	@$(UV) pip install --quiet --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql]' --group dev
+	@touch $@
+
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 		--extra airflow --extra cli --extra sandbox --extra sql --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
+		--extra prefect --extra cli --extra sandbox --extra sql --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
+	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.137\nimportlib_metadata\n') \
+		--extra prefect --extra cli --extra sandbox --extra sql --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
 
 clean: ## Remove environments and caches
 	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

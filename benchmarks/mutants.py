@@ -24,6 +24,7 @@ TESTS = (
     "test_start.py",
     "test_attempt.py",
     "test_claim.py",
+    "test_correlation.py",
     "test_idempotency.py",
     "test_retry.py",
     "test_retry_budget.py",
