@@ -45,7 +45,8 @@ class TransactionlinkRetry(AirflowException):
 @contextlib.contextmanager
 def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: bool = False) -> Iterator[None]:
     """
-    Raise the core's errors as one of the two above, with their sentence as the message.
+    Raise the core's errors as one of the two above, with their sentence as the message. A refused credential ends a
+    start at once; an execution that runs may outlive it, so a retry comes back to that one.
 
     Args:
         retry_endings: An execution that ended without success, or was cancelled at its deadline, may be tried again
@@ -55,6 +56,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
         keyed: The step has a key of the caller's own, so that ``tl ledger`` can be told what became of a start.
     """
     from tl_orchestration.errors import (
+        AuthenticationError,
         ExecutionCancelled,
         ExecutionExpired,
         ExecutionFailed,
@@ -72,6 +74,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
             error.retryable
             or (retry_endings and isinstance(error, endings))
             or (under_way and isinstance(error, InvalidSettings))
+            or (isinstance(error, AuthenticationError) and error.execution_id is not None)
         )
         message = str(error)
         if isinstance(error, StartOutcomeUnknown) and not keyed:
@@ -81,7 +84,8 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
 
 def _way_out(error: StartOutcomeUnknown) -> str:
     """
-    What a person does about a start of unknown fate, here where the ledger is Airflow's task state.
+    What a person does about a start of unknown fate, here where the ledger is Airflow's task state. A clear that
+    discards the task state (an option of versions after 3.3) would discard the verdict.
     """
     if error.key is None:
         return UNRECORDED_START
@@ -89,7 +93,7 @@ def _way_out(error: StartOutcomeUnknown) -> str:
     adopted = f"tl ledger adopt {key} {error.execution_id or 'EXECUTION_ID'} --reason TEXT --url {url}"
     return (
         f"Then tell Airflow's task state: `{adopted}` if it runs, `tl ledger not-started {key} --reason TEXT --url"
-        f" {url}` if it does not, and clear the task."
+        f" {url}` if it does not. And clear the task; where Airflow asks, keep its task state."
     )
 
 

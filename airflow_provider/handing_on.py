@@ -67,9 +67,10 @@ def destination(hook: TransactionlinkHook, result: Any) -> ResultUri | None:
         )
     uri, allowed = ResultUri.parse(value), hook.result_uri_prefixes()
     if allowed and not any(uri.is_within(prefix) for prefix in allowed):
+        below = ", ".join(str(prefix) for prefix in allowed)
         raise InvalidRequest(
-            f"Connection {hook.transactionlink_conn_id!r} allows results only below"
-            f" {', '.join(str(prefix) for prefix in allowed)} (result_uri_prefixes), and the URI given as result is not."
+            f"Connection {hook.transactionlink_conn_id!r} allows results only below {below} (result_uri_prefixes), and"
+            " the URI given as result is not."
         )
     storage(uri)
     return uri

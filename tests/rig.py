@@ -89,6 +89,7 @@ def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPat
         "wrong_kind": connection(oracle, conn_type="http"),
         "foreign_host": connection(oracle, host="https://example.org"),
         "no_full_results": connection(oracle, extra={"forbid_full_result": True}),
+        "results_in_s3": connection(oracle, extra={"result_uri_prefixes": "s3://kyc-results/"}),
         "legacy": connection(
             oracle, login="sandbox-key", password="sandbox-secret", extra={"service": "transactionlink-legacy"}
         ),

@@ -10,8 +10,19 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from tests.builders import FakeClock
+from tl_orchestration.delivery import perform
 from tl_orchestration.errors import TransactionlinkError
-from tl_orchestration.exchange import AppendEvent, ClaimStart, Command, Flow, ReadLedger, Request, Response, Sleep
+from tl_orchestration.exchange import (
+    AppendEvent,
+    ClaimStart,
+    Command,
+    Deliver,
+    Flow,
+    ReadLedger,
+    Request,
+    Response,
+    Sleep,
+)
 from tl_orchestration.ledger import Entry, Event, Ledger, MemoryLedger
 
 T = TypeVar("T")
@@ -89,6 +100,8 @@ class World:
                 return self.ledger.claim(key, intent, after)
             case AppendEvent(key, event):
                 return self.ledger.append(key, event)
+            case Deliver():
+                return perform(command)
         self.requests.append(command)
         assert self.reactions, f"nothing is scripted for {command.method} {command.path}"
         reaction, *self.reactions = self.reactions

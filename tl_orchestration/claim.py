@@ -74,6 +74,27 @@ class Claim:
             yield Sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
 
+    def may_be_delivering(self, entry: Entry) -> Flow[bool]:
+        """
+        Whether the process that has started this execution may still be handing its link over. If so, it has been
+        given a moment: read again.
+
+        Raises:
+            LedgerError: It has been given several.
+        """
+        age = self._clock.now() - entry.changed_at
+        if abs(age) >= self._settle:
+            return False
+        if self._clock.monotonic() >= self._patient_until:
+            raise LedgerError(
+                f"Another process started execution {entry.execution_id} of {self._key} {max(0.0, age):.0f} seconds"
+                " ago and may still be handing its link over. Nothing was sent; try again."
+                f" {self._settle:.0f} seconds after the start the link counts as lost.",
+                execution_id=entry.execution_id,
+            )
+        yield Sleep(_LONGEST_LOOK)
+        return True
+
     def claim(self, intent: Event, after: Entry | None) -> Flow[Entry | None]:
         """
         Record the intent. None if somebody else was faster: read again.

@@ -20,12 +20,14 @@ from attrs import evolve
 from tl_orchestration.answers import safe_id
 from tl_orchestration.claim import SETTLE_MARGIN, SETTLE_WINDOW
 from tl_orchestration.credentials import Credentials
+from tl_orchestration.delivery import OnLink, checked_callback, hand_over, perform, perform_awaited
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError, TransactionlinkError, WaitInterrupted
 from tl_orchestration.exchange import (
     AppendEvent,
     ClaimStart,
     Clock,
     Command,
+    Deliver,
     Flow,
     ReadLedger,
     Request,
@@ -92,27 +94,34 @@ class _Verbs:
     def _persistently(self, request: Request) -> Flow[Response]:
         return persistently(request, self._retry, self._clock, self._rng, self._retry_budget)
 
-    def _run(self, request: RunRequest, key: str | Step | None, timeout: float | None) -> Flow[Execution]:
+    def _run(
+        self, request: RunRequest, key: str | Step | None, timeout: float | None, on_link: OnLink | None
+    ) -> Flow[Execution]:
+        execution = yield from self._counted(self._start(request, key, timeout, delivers=on_link is not None))
+        if on_link is not None:
+            yield from hand_over(execution, on_link, self._clock)
+        return execution
+
+    def _start(
+        self, request: RunRequest, key: str | Step | None, timeout: float | None, *, delivers: bool
+    ) -> Flow[Execution]:
         seconds = _positive(DEFAULT_TIMEOUT if timeout is None else timeout)
         service = self._service.for_request(request)
         if key is None:
-            return self._counted(
-                start_unrecorded(service, request, timeout=seconds, clock=self._clock, start=self._persistently)
-            )
+            return start_unrecorded(service, request, timeout=seconds, clock=self._clock, start=self._persistently)
         if self.ledger is None:
             raise InvalidSettings("A key needs a ledger: give the client one, for example MemoryLedger().")
-        return self._counted(
-            start_once(
-                service,
-                request,
-                key if isinstance(key, Step) else Step(key=key),
-                identity=fingerprint(request, self._credentials.fingerprint_secret()),
-                timeout=seconds,
-                clock=self._clock,
-                start=self._persistently,
-                repeat=self._persistently,
-                settle=0.0 if self.ledger.fenced else self._settle_window(),
-            )
+        return start_once(
+            service,
+            request,
+            key if isinstance(key, Step) else Step(key=key),
+            identity=fingerprint(request, self._credentials.fingerprint_secret()),
+            timeout=seconds,
+            clock=self._clock,
+            start=self._persistently,
+            repeat=self._persistently,
+            settle=0.0 if self.ledger.fenced else self._settle_window(),
+            delivers=delivers,
         )
 
     def _counted(self, start: Flow[Execution]) -> Flow[Execution]:
@@ -237,6 +246,7 @@ class Client(_Verbs):
         *,
         timeout: float | None = None,
         stop: Callable[[], bool] | None = None,
+        on_link: OnLink | None = None,
     ) -> Execution:
         """
         Start an execution and return at once.
@@ -249,9 +259,15 @@ class Client(_Verbs):
                 it unless the request has its own.
             stop: Looked at while nothing is at stake: once it returns True, this ends before a start or a re-attach.
                 A start that is under way is never interrupted, because its fate would be unknown.
+            on_link: Called with the execution before this returns, if a person has to act in it: it has ``link`` and
+                ``token``, and whoever can call ``reveal()`` on them has access. With a key at least once, and no more
+                once the delivery is recorded; the link itself is recorded nowhere.
 
         Raises:
             WaitInterrupted: ``stop`` said so; nothing was started.
+            LinkNotDelivered: ``on_link`` failed. The execution has started.
+            LinkLost: An earlier call with the key may have failed to deliver, and the link cannot be had again; see
+                :class:`~tl_orchestration.start.Step`.
             StartOutcomeUnknown: It may or may not have started, and was not repeated.
             InvalidRequest, AuthenticationError, PermissionDenied, NotFound, RateLimited, NoAnswer: It did not start.
             RequestChanged: The key has started something else.
@@ -259,7 +275,7 @@ class Client(_Verbs):
             LedgerError: The ledger could not record the intent, or another process starts with this key; it did not
                 start.
         """
-        return self._drive(self._run(request, key, timeout), stop)
+        return self._drive(self._run(request, key, timeout, checked_callback(on_link, awaited=False)), stop)
 
     def poll(self, execution: Target) -> Execution:
         """
@@ -361,6 +377,8 @@ class Client(_Verbs):
             return response
         if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
             return _ledger_call(self.ledger, command)
+        if isinstance(command, Deliver):
+            return perform(command)
         return _sleep(command.seconds, stop)
 
 
@@ -400,12 +418,17 @@ class AsyncClient(_Verbs):
         await self._wire.aclose()
 
     async def run(
-        self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None
+        self,
+        request: RunRequest,
+        key: str | Step | None = None,
+        *,
+        timeout: float | None = None,
+        on_link: OnLink | None = None,
     ) -> Execution:
         """
-        As :meth:`Client.run`.
+        As :meth:`Client.run`. What ``on_link`` returns is awaited, if it can be.
         """
-        return await self._drive(self._run(request, key, timeout))
+        return await self._drive(self._run(request, key, timeout, checked_callback(on_link, awaited=True)))
 
     async def poll(self, execution: Target) -> Execution:
         """
@@ -467,6 +490,8 @@ class AsyncClient(_Verbs):
             return response
         if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
             return await asyncio.to_thread(_ledger_call, self.ledger, command)
+        if isinstance(command, Deliver):
+            return await perform_awaited(command)
         return await asyncio.sleep(command.seconds)
 
 

@@ -20,6 +20,7 @@ Everything that can go wrong, as one tree.
     │   └── KeyPurged             the ledger has forgotten what this key started, and starts nothing with it
     ├── NotSupported              this service, or this kind of credential, cannot do what was asked; nothing was sent
     ├── NotCancellableYet         the execution cannot be cancelled at this stage; later it can
+    ├── LinkNotDelivered          ``on_link`` failed, so nobody is known to have the link
     ├── LinkLost                  an interactive execution whose link nobody received
     ├── ResultNotReady            the execution has not ended yet
     ├── ResultShapeChanged        a result field, or a verdict about the result, cannot be read
@@ -48,6 +49,7 @@ __all__ = [
     "KeyPurged",
     "LedgerError",
     "LinkLost",
+    "LinkNotDelivered",
     "NoAnswer",
     "NoResult",
     "NotCancellableYet",
@@ -250,6 +252,15 @@ class KeyPurged(LedgerError):
     """The key was used before, and the ledger was told to forget what it started. It can start nothing any more."""
 
     retryable = False
+
+
+class LinkNotDelivered(TransactionlinkError):
+    """
+    An interactive execution has started, and ``on_link`` failed. What it raised may quote the link, so only its kind
+    and place are told.
+    """
+
+    retryable = True
 
 
 class LinkLost(TransactionlinkError):

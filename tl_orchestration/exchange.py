@@ -9,12 +9,15 @@ and by either of the two loops in :mod:`tl_orchestration.client`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import field, frozen
 
 from tl_orchestration.ledger.entry import Entry, Event
 from tl_orchestration.secret import Secret
+
+if TYPE_CHECKING:
+    from tl_orchestration.models import Execution
 
 T = TypeVar("T")
 
@@ -102,7 +105,17 @@ class AppendEvent:
     event: Event
 
 
-Command = Request | Sleep | ReadLedger | ClaimStart | AppendEvent
+@frozen
+class Deliver:
+    """
+    Hand the link of an interactive execution over, by the caller's own callable. What it returns is of no matter.
+    """
+
+    on_link: Callable[[Execution], object] = field(repr=False)
+    execution: Execution
+
+
+Command = Request | Sleep | ReadLedger | ClaimStart | AppendEvent | Deliver
 Flow = Generator[Command, Any, T]
 
 #: How a service verb has its requests sent: once, or as persistently as a policy allows.

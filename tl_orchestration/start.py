@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen, validators
 from tl_orchestration.attempt import SAME_KEY_TRIES, ids_to_begin_with, make_all, prepare, run_recorded
 from tl_orchestration.claim import Claim
 from tl_orchestration.correlation import check_free, check_parameter, recorded_correlation
+from tl_orchestration.delivery import given_up, is_lost, link_lost
 from tl_orchestration.errors import (
     InvalidRequest,
     LedgerError,
@@ -60,6 +61,9 @@ class Step:
             later try; only for a service that takes a key (B3OS), and on the caller's trust in it: what the service
             makes of the key is documented nowhere.
         on_changed_request: ``reattach`` goes on with what was started even if the request has changed since.
+        on_link_lost: What a try with ``on_link`` does about an interactive execution of an earlier one, of which no
+            delivery of the link is on record and whose link the service does not show again. ``restart`` cancels it
+            and starts another.
         correlation_parameter: A name that the request's parameters do not have. Each start is given a random id under
             it, which the ledger knows before the start is sent: so after one of unknown fate a person can look for it
             in the vendor's dashboard. The workflow definition must take such a parameter. Must not be personal.
@@ -75,6 +79,7 @@ class Step:
     on_changed_request: Literal["fail", "reattach"] = field(
         default="fail", validator=validators.in_(("fail", "reattach"))
     )
+    on_link_lost: Literal["fail", "restart"] = field(default="fail", validator=validators.in_(("fail", "restart")))
     correlation_parameter: str | None = field(
         default=None, validator=lambda step, attribute, name: check_parameter(name)
     )
@@ -121,9 +126,10 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
         raise LedgerError(f"The ledger entry of step {step.key} is {entry.state} without an execution id.")
     if not entry.belongs_to(step.generation):
         return Begin(cancel_first=entry.execution_id if entry.state in OPEN and not entry.adopted else None)
-    if step.retry_failed and entry.state is State.CANCEL_REQUESTED:
+    replaces = step.retry_failed or (step.on_link_lost == "restart" and entry.link_lost)
+    if replaces and entry.state is State.CANCEL_REQUESTED:
         return Begin(cancel_first=entry.execution_id, own=True)
-    if step.retry_failed and entry.state is State.SETTLED and entry.status not in _successes(step):
+    if replaces and entry.state is State.SETTLED and entry.status not in _successes(step):
         return Begin()
     if request.differs_from(entry.fingerprint, entry.fingerprint_key_id) and step.on_changed_request == "fail":
         raise RequestChanged(
@@ -170,6 +176,7 @@ def start_once(
     start: Send,
     repeat: Send,
     settle: float = 0.0,
+    delivers: bool = False,
 ) -> Flow[Execution]:
     """
     Start the step's execution, or go on with the one that it has started.
@@ -181,9 +188,12 @@ def start_once(
         repeat: Sends requests that may be repeated.
         settle: Seconds for which an intent that is found may still be another process's that is at it; 0 where the
             ledger is fenced.
+        delivers: Whether the caller hands links over, so that he must not be left with an execution that waits for a
+            person who was given none.
 
     Raises:
         StartOutcomeUnknown: See :func:`decide`, or this start's answer was lost.
+        LinkLost: The link of an earlier try's execution is gone, and the step does not accept a restart.
         RequestChanged, KeyPurged: See :func:`decide`.
         InvalidRequest: The step's policy does not fit the service, or its correlation parameter is taken; nothing was
             sent.
@@ -199,7 +209,18 @@ def start_once(
             _check_turn(entry, step)
         decision = decide(entry, step, identity)
         if isinstance(decision, Attach):
-            return (yield from _go_on(service, decision.execution_id, step, entry, timeout, clock, repeat))
+            execution = yield from _go_on(service, decision.execution_id, step, entry, timeout, clock, repeat)
+            if entry is None or not (delivers and is_lost(execution, entry)):
+                return execution
+            delivering = yield from claim.may_be_delivering(entry)
+            if delivering:
+                continue
+            if step.on_link_lost == "fail":
+                raise link_lost(execution.id, step.key)
+            service.expiry(request, clock.now(), timeout)  # a request that cannot be started ends nothing
+            log.warning("Step %s gives execution %s up: nobody was given its link.", step.key, execution.id)
+            yield AppendEvent(step.key, given_up(entry, clock.now()))
+            continue
         if decision.cancel_first is not None:
             service.expiry(request, clock.now(), timeout)  # a request that cannot be started ends nothing
             if decision.own:
@@ -270,7 +291,10 @@ def _go_on(
             deadline=now + timeout if cleared else None,
         )
         entry = yield AppendEvent(step.key, taken)
-    execution = yield from service.poll(execution_id, repeat)
+    try:
+        execution = yield from service.poll(execution_id, repeat)
+    except TransactionlinkError as error:
+        raise error.about(execution_id) from None
     log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
     return _with_handle(execution, step, entry, reattached=True)
 
@@ -367,6 +391,7 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
         execution_id=execution.id,
         expires_at=execution.handle.expires_at,
         raw_status=execution.raw_status or None,
+        interactive=execution.is_interactive,
     )
     for attempt in range(1, _RECORD_TRIES + 1):
         try:

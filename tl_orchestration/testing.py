@@ -27,7 +27,7 @@ from attrs import define, evolve, field, frozen
 from tl_orchestration.client import AsyncClient, Client, Target
 from tl_orchestration.credentials import OrganizationToken
 from tl_orchestration.errors import NoAnswer, WaitInterrupted
-from tl_orchestration.exchange import Clock, Command, Operation, Request, Response, Sleep
+from tl_orchestration.exchange import Clock, Command, Deliver, Operation, Request, Response, Sleep
 from tl_orchestration.ledger import Ledger
 from tl_orchestration.models import Execution
 from tl_orchestration.observer import Observer
@@ -171,12 +171,14 @@ class Script:
         after: Seconds from start to end; None: not by itself, see :meth:`FakeService.end`.
         result: What it leaves; None: nothing.
         interactive: Whether the answer to the start has a link for a person.
+        link_in_status: Whether the answers to polls have it as well, as long as the execution runs.
     """
 
     ends: str = "COMPLETED"
     after: float | None = 1.0
     result: Mapping[str, Any] | None = None
     interactive: bool = False
+    link_in_status: bool = False
 
 
 #: Definitions that every fake has. The sandbox has them too, under the same names.
@@ -358,7 +360,8 @@ class FakeService:
             return self._cancel(kept)
         if request.operation == "result":
             return self._result(kept)
-        return _answer(self._document(kept))
+        shows_link = kept.script.link_in_status and self._ending(kept) is None
+        return _answer(self._document(kept) | (_links(kept) if shows_link else {}))
 
     def _start(self, request: Request) -> Response:
         body = request.json or {}
@@ -377,8 +380,7 @@ class FakeService:
         kept = _Kept(start=start, script=script, expires_at=None if expires_at is None else expires_at.timestamp())
         self.starts.append(start)
         self._executions[start.execution_id] = kept
-        link = {"link": f"https://{_HOST}/{start.execution_id}", "token": "page-token"} if script.interactive else {}
-        return _answer(self._document(kept) | link)
+        return _answer(self._document(kept) | _links(kept))
 
     def _cancel(self, kept: _Kept) -> Response:
         active = self._ending(kept) is None
@@ -418,6 +420,12 @@ class FakeService:
             "status": self._ending(kept) or "RUNNING",
             "expiresAt": expires_at,
         }
+
+
+def _links(kept: _Kept) -> dict[str, str]:
+    if not kept.script.interactive:
+        return {}
+    return {"link": f"https://{_HOST}/{kept.start.execution_id}", "token": "page-token"}
 
 
 def _answer(document: Mapping[str, Any], status: int = 200) -> Response:
@@ -510,7 +518,7 @@ class _FakeAsyncClient(AsyncClient):
     async def _perform(self, command: Command) -> Any:
         if isinstance(command, Sleep):
             return await self._time.asleep(command.seconds)
-        if isinstance(command, Request):
+        if isinstance(command, Request | Deliver):
             return await super()._perform(command)
         with self._time.waiting_for_a_thread():
             return await super()._perform(command)

@@ -29,7 +29,7 @@ def tl(airflow: AirflowRig, *arguments: str) -> tuple[int, str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TRANSACTIONLINK_", "AIRFLOW"))}
     env["TRANSACTIONLINK_LEDGER_URL"] = f"airflow+{airflow.base_url}"
     env["AIRFLOW_API_TOKEN"] = airflow.request("GET", "token", root="/auth")["access_token"]
-    done = subprocess.run(  # noqa: S603 -- our own command
+    done = subprocess.run(
         [Path(sys.executable).with_name("tl"), *arguments], env=env, capture_output=True, text=True, timeout=60
     )
     return done.returncode, done.stdout, done.stderr

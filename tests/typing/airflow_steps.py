@@ -4,10 +4,14 @@ The Airflow provider as a typed author of DAGs writes it. Checked by mypy --stri
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, assert_type
 
 from airflow_provider.hooks import TransactionlinkHook
-from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+from airflow_provider.operators import TransactionlinkCancelWorkflowOperator, TransactionlinkRunWorkflowOperator
+from airflow_provider.results import load_result
+from airflow_provider.retry_policy import TransactionlinkRetryPolicy
+from airflow_provider.sensors import TransactionlinkWorkflowSensor
 from tl_orchestration import AsyncClient, B3osOptions, Client, LegacyOptions
 
 
@@ -33,6 +37,18 @@ def steps() -> list[TransactionlinkRunWorkflowOperator]:
     ]
 
 
+def results(returned: dict[str, Any]) -> None:
+    """A result in a storage, read again; a policy; a sensor and a cancel of what another task started."""
+    policy = TransactionlinkRetryPolicy(longest_delay=timedelta(minutes=5))
+    TransactionlinkRunWorkflowOperator(
+        task_id="a", workflow_definition_id="d", result="s3://conn@bucket/{{ ds }}/", retry_policy=policy
+    )
+    TransactionlinkWorkflowSensor(task_id="b", execution_id="e", result="file:///kyc/one.json", mode="reschedule")
+    TransactionlinkCancelWorkflowOperator(task_id="c", execution_id="e", transactionlink_conn_id="kyc")
+    assert_type(load_result(returned), dict[str, Any])
+    assert_type(load_result(returned, transactionlink_conn_id="kyc", api_version=1), dict[str, Any])
+
+
 async def clients() -> None:
     """A hook gives clients of whatever service the connection names."""
     hook = TransactionlinkHook("b3os")
@@ -46,3 +62,5 @@ def mistakes() -> None:
     TransactionlinkRunWorkflowOperator(task_id="a", workflow_definition_id="d", key=7)  # type: ignore[arg-type]
     TransactionlinkRunWorkflowOperator(task_id="b", workflow_definition_id="d", service_options=["x"])  # type: ignore[arg-type]
     TransactionlinkRunWorkflowOperator(task_id="c", workflow_definition_id="d", on_unknown_start="repeat")  # type: ignore[arg-type]
+    TransactionlinkCancelWorkflowOperator(task_id="d")  # type: ignore[call-arg]
+    load_result("e")  # type: ignore[arg-type]

@@ -33,6 +33,12 @@ class Keeper(Protocol):
     What ``show``, ``adopt`` and ``not-started`` need of a ledger.
     """
 
+    @property
+    def then(self) -> str:
+        """
+        What has to be done after a verdict, as a sentence.
+        """
+
     def record(self, key: str) -> Record:
         """
         The entry of the key.
@@ -88,6 +94,8 @@ def _token() -> AirflowToken:
 
 
 class _Sql:
+    then = "In Airflow, clear the failed task."
+
     def __init__(self, database: Database, namespace: str | None) -> None:
         from tl_orchestration.ledger.records import Records
 
@@ -114,13 +122,19 @@ class _Sql:
 
 
 class _Airflow:
+    #: Versions after 3.3 discard the task state at a clear, unless told to keep it.
+    then = "Clear the failed task; where Airflow asks, keep its task state, for the verdict is in it."
+
     def __init__(self, ledger: AirflowRestLedger) -> None:
         self._ledger = ledger
 
     def record(self, key: str) -> Record:
         entry = self._ledger.read(key)
         if entry is None:
-            raise LedgerError(f"Airflow's task state holds nothing for {key}.")
+            raise LedgerError(
+                f"Airflow's task state holds nothing for {key}: no try has got as far as a start. A step with a key of"
+                " its own is in the SQL ledger of its connection."
+            )
         return Record("", key, entry)
 
     def trail(self, record: Record) -> Sequence[Line]:

@@ -146,7 +146,9 @@ def adopt(
         entry = verdicts.adopt(
             keeper.ledger(record), key, execution_id, reason=reason, actor=stores.acting(actor), now=time.time()
         )
-    return _said(evolve(record, entry=entry), as_json, f"The next try goes on with execution {execution_id}.")
+    return _said(
+        evolve(record, entry=entry), as_json, f"The next try goes on with execution {execution_id}. {keeper.then}"
+    )
 
 
 @ledger.command("not-started", cls=Command)
@@ -168,7 +170,7 @@ def not_started(key: str, reason: str, actor: str | None, namespace: str | None,
         entry = verdicts.not_started(
             keeper.ledger(record), key, reason=reason, actor=stores.acting(actor), now=time.time()
         )
-    return _said(evolve(record, entry=entry), as_json, "The next try starts.")
+    return _said(evolve(record, entry=entry), as_json, f"The next try starts. {keeper.then}")
 
 
 @ledger.command(cls=Command)
@@ -200,9 +202,9 @@ def purge(
     return SUCCESS
 
 
-def _said(record: Record, as_json: bool, sentence: str) -> int:
+def _said(record: Record, as_json: bool, sentences: str) -> int:
     if as_json:
         answer_json(record_json(record))
     else:
-        tell(f"Recorded. {sentence} In Airflow, clear the failed task.")
+        tell(f"Recorded. {sentences}")
     return SUCCESS

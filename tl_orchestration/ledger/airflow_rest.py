@@ -7,6 +7,7 @@ written only while the task has ended, and task and entry are looked at again af
 
 from __future__ import annotations
 
+import shlex
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -154,16 +155,20 @@ class AirflowRestLedger:
         if before.state not in ENDED:
             raise LedgerError(
                 f"The task of {key} is {before.state or 'about to be scheduled'}, so a try may be at it. Nothing was"
-                " recorded. Say it once the task has ended; marking it failed ends it."
+                " recorded. Say it once the task has ended."
             )
         entry = fold(self.read(key), event)
-        if self._send("PATCH", step.state_path(key), key, {"value": entry.to_dict()}) is None:
-            raise LedgerError(f"Airflow has forgotten what it held for {key}. Nothing was recorded.")
-        written, after = self.read(key), self._task(step, key)
+        try:
+            self._send("PATCH", step.state_path(key), {"value": entry.to_dict()})
+            written, after = self.read(key), self._task(step, key)
+        except LedgerError as error:
+            raise LedgerError(
+                f"{error.message} Whether the verdict was recorded, `tl ledger show {shlex.quote(key)}` tells."
+            ) from None
         if written != entry or after != before:
             raise LedgerError(
-                f"A try of {key} has begun while this was recorded (the task is {after.state}), and may have acted"
-                " before. Wait until the task has ended, and look again with `tl ledger show`."
+                f"{key} has changed while this was recorded (the task is {after.state}): a try may have begun, and have"
+                f" acted before. Once the task has ended, look again: `tl ledger show {shlex.quote(key)}`."
             )
         return entry
 
@@ -171,7 +176,7 @@ class AirflowRestLedger:
         found = self._get(step.path)
         if found is None:
             raise LedgerError(
-                f"Airflow at {self._address} has no task {key}. Is it the right Airflow, and 3.3 or later?"
+                f"Airflow at {self._address} has no task {key}. Is it the right one, 3.3 or later, with its prefix?"
             )
         state = found.get("state")
         return _Task(None if state is None else str(state), str(found.get("id")))
@@ -179,9 +184,7 @@ class AirflowRestLedger:
     def _get(self, path: str) -> dict[str, Any] | None:
         return self._send("GET", path)
 
-    def _send(
-        self, method: str, path: str, key: str | None = None, body: dict[str, Any] | None = None
-    ) -> dict[str, Any] | None:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """
         What was answered: None for what does not exist, and for a write an empty dict.
         """
@@ -193,8 +196,7 @@ class AirflowRestLedger:
                 return None
             return json_object(response, request) if body is None else {}
         except NoAnswer as error:
-            doubt = f" Whether it was recorded is not known: `tl ledger show {key}`." if body and error.sent else ""
-            raise LedgerError(f"Airflow's task state cannot be reached. {error.message}{doubt}") from None
+            raise LedgerError(f"Airflow's task state cannot be reached. {error.message}") from None
         except InvalidAnswer as error:
             raise LedgerError(f"At {self._address} something else than Airflow answers. {error.message}") from None
 
@@ -222,9 +224,7 @@ class AirflowRestLedger:
             )
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             raise LedgerError(f"{who} answers with a redirect, which is not followed: give the URL that it leads to.")
-        raise LedgerError(
-            f"{who} refuses ({status}). Nothing was recorded." if status < 500 else f"{who} fails ({status})."
-        )
+        raise LedgerError(f"{who} {'refuses' if status < HTTPStatus.INTERNAL_SERVER_ERROR else 'fails'} ({status}).")
 
 
 __all__ = ["ENDED", "SCHEME", "AirflowRestLedger", "AirflowToken", "airflow_address"]

@@ -108,6 +108,8 @@ class Event:
         preparing: With INTENT: the request that starts has not been sent; another INTENT comes before it.
         correlation_parameter: With INTENT: the parameter that carries this attempt's correlation id.
         correlation_id: With INTENT: that id, random, by which a person finds the execution.
+        interactive: With STARTED: whether the start's answer had a link or a token for a person; None: not known.
+        link_lost: With CANCEL_REQUESTED: because nobody was given the link, and another start is to replace this one.
     """
 
     state: State
@@ -129,6 +131,8 @@ class Event:
     preparing: bool = False
     correlation_parameter: str | None = None
     correlation_id: str | None = None
+    interactive: bool | None = None
+    link_lost: bool = False
 
 
 @frozen(kw_only=True)
@@ -150,6 +154,9 @@ class Entry:
         preparing: Whether the latest attempt has not yet sent the request that starts, so that nothing can run.
         correlation_parameter: The parameter that carries the latest attempt's correlation id.
         correlation_id: That id.
+        interactive: Whether a person has to act in the execution; None where nobody knows: another said which
+            execution it is, or an earlier version recorded the start.
+        link_lost: Its cancel was decided because nobody was given the link.
     """
 
     version: int
@@ -179,6 +186,8 @@ class Entry:
     correlation_id: str | None = None
     suspect_correlation_ids: tuple[str, ...] = field(default=(), converter=_ids)
     past: tuple[str, ...] = field(default=(), converter=_ids)
+    interactive: bool | None = None
+    link_lost: bool = False
 
     def belongs_to(self, generation: str) -> bool:
         """
@@ -292,6 +301,8 @@ def fold(entry: Entry | None, event: Event) -> Entry:
         status=event.status or entry.status,
         reason=event.reason,
         preparing=False,
+        interactive=entry.interactive if event.interactive is None else event.interactive,
+        link_lost=entry.link_lost or (event.link_lost and not settled),
     )
 
 

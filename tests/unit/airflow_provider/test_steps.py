@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from airflow.sdk import BaseOperator
+
     from tests.remote import Remote
 
 KEY = "onboarding-4711"
@@ -110,7 +112,7 @@ def refused(given: Any, **arguments: Any) -> TransactionlinkError:
     return caught.value.error
 
 
-def render(task: TransactionlinkRunWorkflowOperator, **values: Any) -> None:
+def render(task: BaseOperator, **values: Any) -> None:
     """Render the template fields, as Airflow does before it executes a task."""
     given: Any = values
     task.render_template_fields(given)

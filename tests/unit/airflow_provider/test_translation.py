@@ -207,6 +207,14 @@ def test_ending_without_success_is_retried_only_where_that_is_asked_for() -> Non
         raise errors.ExecutionFailed("ended")
 
 
+def test_refused_credential_ends_a_start_and_not_an_execution() -> None:
+    """A 401 before anything was started ends the task; one about an execution that runs is a reason to come back."""
+    with pytest.raises(TransactionlinkFailure), reported():
+        raise errors.AuthenticationError("refused")
+    with pytest.raises(TransactionlinkRetry, match="execution e-1"), reported():
+        raise errors.AuthenticationError("refused").about("e-1")
+
+
 @given(st.dictionaries(st.text(), st.text(min_size=1)) | st.text() | st.lists(st.text()))
 def test_withheld_value_shows_keys_only(value: Any) -> None:
     """What Airflow can store of a withheld value has its keys, and no value."""

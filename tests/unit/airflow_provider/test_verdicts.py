@@ -106,7 +106,8 @@ def test_message_names_the_command(monkeypatch: pytest.MonkeyPatch, base_url: st
         raise StartOutcomeUnknown("It is lost. Tell SQL.", what="It is lost.", key="d/r/t[3]", execution_id="e-1")
     assert str(caught.value) == (
         f"It is lost. Then tell Airflow's task state: `tl ledger adopt 'd/r/t[3]' e-1 --reason TEXT --url {url}` if it"
-        f" runs, `tl ledger not-started 'd/r/t[3]' --reason TEXT --url {url}` if it does not, and clear the task."
+        f" runs, `tl ledger not-started 'd/r/t[3]' --reason TEXT --url {url}` if it does not. And clear the task; where"
+        " Airflow asks, keep its task state."
     )
 
 

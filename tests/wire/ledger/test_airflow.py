@@ -37,6 +37,7 @@ class Airflow:
         lost: Whether the answer to a write is lost.
         crossing: What a try writes right after the verdict.
         refusal: What everything is answered with, instead.
+        later: The same, once something was written.
     """
 
     document: Any = None
@@ -44,6 +45,7 @@ class Airflow:
     lost: bool = False
     crossing: Any = None
     refusal: bytes | None = None
+    later: bytes | None = None
     requests: list[tuple[str, str, bytes]] = field(factory=list)
 
     def __call__(self, conversation: Conversation) -> None:
@@ -67,6 +69,7 @@ class Airflow:
         if method == "GET":
             return _json({"key": "k", "value": self.document, "expires_at": None})
         self.document = self.crossing or json.loads(body)["value"]
+        self.refusal = self.later
         return http("200 OK", b"null")
 
     @property
@@ -133,7 +136,7 @@ class TestVerdicts:
     def test_adopt(self, airflow: Airflow) -> None:
         """The verdict is written with reason and time, between two looks at the task."""
         said = call(*ADOPT)
-        assert (said.exit_code, "goes on with execution e-9" in said.stderr) == (SUCCESS, True)
+        assert (said.exit_code, "goes on with execution e-9. Clear the failed task" in said.stderr) == (SUCCESS, True)
         written = Entry.from_dict(airflow.document)
         assert (written.state, written.execution_id, written.adopted) == (State.STARTED, "e-9", True)
         assert (written.reason, written.generation, written.version) == ("seen in the dashboard", "2", 4)
@@ -163,13 +166,13 @@ class TestVerdicts:
         """A task that was cleared while the verdict was written is told, for its try may have acted before."""
         airflow.looks.append(after)
         refused = call(*ADOPT)
-        assert (refused.exit_code, "has begun while this was recorded" in refused.stderr) == (REFUSED, True)
+        assert (refused.exit_code, "has changed while this was recorded" in refused.stderr) == (REFUSED, True)
 
     def test_try_that_writes_over_the_verdict(self, airflow: Airflow) -> None:
         """A verdict that is not there any more is never reported as recorded."""
         airflow.crossing = fold(undecided(), event(State.INTENT, generation="3")).to_dict()
         refused = call(*ADOPT)
-        assert (refused.exit_code, "has begun while this was recorded" in refused.stderr) == (REFUSED, True)
+        assert (refused.exit_code, "has changed while this was recorded" in refused.stderr) == (REFUSED, True)
 
     def test_intent_of_a_moment_ago(self, airflow: Airflow) -> None:
         """A task that was only marked failed may still be sending: as long as that takes, no verdict is taken."""
@@ -189,11 +192,18 @@ class TestVerdicts:
             False,
         )
 
+    def test_airflow_that_goes_away_after_the_write(self, airflow: Airflow) -> None:
+        """A verdict that could not be looked at again is not reported as recorded, nor as refused."""
+        airflow.later = http("503 Service Unavailable", b"")
+        refused = call(*ADOPT)
+        assert (refused.exit_code, f"recorded, `tl ledger show {KEY}` tells" in refused.stderr) == (REFUSED, True)
+        assert Entry.from_dict(airflow.document).adopted
+
     def test_answer_that_is_lost(self, airflow: Airflow) -> None:
         """Whether the verdict was recorded is then left open, with the command that tells."""
         airflow.lost = True
         refused = call(*ADOPT)
-        assert (refused.exit_code, f"is not known: `tl ledger show {KEY}`" in refused.stderr) == (REFUSED, True)
+        assert (refused.exit_code, f"recorded, `tl ledger show {KEY}` tells" in refused.stderr) == (REFUSED, True)
         assert airflow.methods.count("PATCH") == 1
 
 

@@ -1,0 +1,157 @@
+"""
+The sensor with Airflow's own interval, limits and modes. It asks, and never cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider.failures import TransactionlinkFailure
+from airflow_provider.sensors import TransactionlinkWorkflowSensor
+from tests.unit.airflow_provider.services import CONN_ID, client_of, connect
+from tests.unit.airflow_provider.test_steps import context as task_context
+from tests.unit.airflow_provider.test_steps import fired
+from tl_orchestration import RunRequest
+
+if TYPE_CHECKING:
+    from tests.remote import Remote
+
+
+@pytest.fixture(autouse=True)
+def _connected(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> None:
+    connect(monkeypatch, remote.url, "transactionlink")
+
+
+def running(remote: Remote, definition: str = "kyc-slow", duration: float | None = None) -> str:
+    if duration is not None:
+        remote.define(definition, duration=duration)
+    with client_of("transactionlink", remote.url) as client:
+        return client.run(RunRequest(definition)).id
+
+
+def sensor(execution_id: str, **arguments: Any) -> TransactionlinkWorkflowSensor:
+    chosen = {"poke_interval": 0.1, "timeout": 60, "transactionlink_conn_id": CONN_ID, **arguments}
+    return TransactionlinkWorkflowSensor(task_id="sense", execution_id=execution_id, **chosen)
+
+
+def context(first_poke: datetime | None = None) -> Any:
+    """A task's context; a sensor in reschedule mode asks when its first poke was."""
+    given = task_context()
+    given["ti"].get_first_reschedule_date = lambda _: first_poke
+    return given
+
+
+def resumed(chosen: TransactionlinkWorkflowSensor, given: Any | None = None) -> Any:
+    """Defer, let the trigger fire, resume as Airflow does."""
+    given = given or context()
+    with pytest.raises(TaskDeferred) as caught:
+        chosen.execute(given)
+    event = asyncio.run(fired(caught.value.trigger))
+    return chosen.resume_execution("execute_complete", {"event": event}, given)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_ended_execution_is_returned(remote: Remote, mode: str) -> None:
+    """In either mode, the same dict as the operator's."""
+    execution_id = running(remote, "kyc-approve", 0)
+    returned = sensor(execution_id, mode=mode, result_fields={"decision": "decision"}).execute(context())
+    assert returned == {"execution_id": execution_id, "status": "SUCCEEDED", "fields": {"decision": "approve"}}
+
+
+def test_reschedule_mode_gives_the_slot_back(remote: Remote) -> None:
+    """One poll, then Airflow is told when to come back."""
+    execution_id, before = running(remote), datetime.now(UTC)
+    with pytest.raises(AirflowRescheduleException) as caught:
+        sensor(execution_id, mode="reschedule", poke_interval=60).execute(context())
+    assert caught.value.reschedule_date >= before + timedelta(seconds=60)
+    assert remote.count("GET /workflows/{id}") == 1
+    assert remote.cancels() == []
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+def test_timeout_is_airflows_and_leaves_the_execution(remote: Remote, mode: str, *, soft_fail: bool) -> None:
+    """In every mode: a failure that is not retried, or a skip; and the execution goes on."""
+    raised = AirflowSkipException if soft_fail else AirflowSensorTimeout
+    execution_id = running(remote)
+    arguments: dict[str, Any] = {"soft_fail": soft_fail, "timeout": 0.3}
+    if mode == "deferrable":
+        chosen = sensor(execution_id, deferrable=True, **arguments)
+        with pytest.raises(raised):
+            resumed(chosen)
+    else:
+        chosen = sensor(execution_id, mode=mode, **arguments)
+        with pytest.raises(raised):
+            chosen.execute(context(first_poke=datetime.now(UTC) - timedelta(seconds=1)))
+    assert remote.cancels() == []
+
+
+def test_airflows_own_limit_of_a_deferral_is_a_timeout_too(remote: Remote) -> None:
+    """Where Airflow ends the wait in the triggerer itself."""
+    chosen = sensor(running(remote), deferrable=True)
+    with pytest.raises(AirflowSensorTimeout):
+        chosen.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
+    assert remote.cancels() == []
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize("duration", [0, 0.3])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_failed_execution_fails_or_skips(remote: Remote, *, duration: float, soft_fail: bool, deferrable: bool) -> None:
+    """soft_fail means the same in every mode, and whether the end was there at the first poll or later."""
+    execution_id = running(remote, "kyc-fail", duration)
+    chosen = sensor(execution_id, soft_fail=soft_fail, deferrable=deferrable)
+    with pytest.raises(AirflowSkipException if soft_fail else TransactionlinkFailure):
+        resumed(chosen) if deferrable and duration else chosen.execute(context())
+
+
+def test_never_fail_skips_at_the_first_poll_too(remote: Remote) -> None:
+    """Also where the sensor would have deferred after it."""
+    chosen = sensor(running(remote, "kyc-fail", 0), never_fail=True, deferrable=True)
+    with pytest.raises(AirflowSkipException, match="ended as FAILED"):
+        chosen.execute(context())
+
+
+def test_deferral_has_interval_and_limit_of_the_sensor(remote: Remote) -> None:
+    """The trigger polls at poke_interval until the timeout, counted from the task's start, or execution_timeout."""
+    chosen, given = sensor(running(remote), deferrable=True, poke_interval=7, timeout=90), context()
+    started = given["ti"].start_date.timestamp()
+
+    def deferral() -> Any:
+        with pytest.raises(TaskDeferred) as caught:
+            chosen.execute(given)
+        return caught.value.trigger.serialize()[1]
+
+    assert (deferral()["poll_interval"], deferral()["deadline"]) == (7, started + 90)
+    chosen.execution_timeout = timedelta(seconds=30)
+    assert deferral()["deadline"] == started + 30
+    assert not deferral()["owned"]
+
+
+def test_interval_of_zero_does_not_break_the_wait(remote: Remote) -> None:
+    """Airflow takes it; the trigger then uses intervals of its own."""
+    assert resumed(sensor(running(remote, "kyc-approve", 0.2), poke_interval=0, deferrable=True))
+
+
+def test_failed_poll_is_no_answer(remote: Remote) -> None:
+    """A service that is away for a moment ends no sensor."""
+    execution_id = running(remote, "kyc-approve", 0)
+    remote.order("status", "status", status=503, headers={"Retry-After": "3600"})
+    assert sensor(execution_id).execute(context())["execution_id"] == execution_id
+    assert remote.count("GET /workflows/{id}") == 2
+
+
+def test_poll_that_no_retry_mends_ends_the_sensor(remote: Remote) -> None:
+    """An execution that nobody knows will not appear."""
+    with pytest.raises(TransactionlinkFailure, match="404"):
+        sensor("nobody").execute(context())
