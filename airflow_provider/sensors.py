@@ -121,10 +121,9 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         returned = self._polled(said.execution_id)
         if returned is not None:
             return returned
-        message = f"Execution {said.execution_id} has not ended within the sensor's timeout; it was left running."
-        if self.soft_fail:
-            raise AirflowSkipException(message)
-        raise AirflowSensorTimeout(message)
+        raise AirflowSensorTimeout(
+            f"Execution {said.execution_id} has not ended within the sensor's timeout; it was left running."
+        )
 
     def _returned(self, context: Context, deadline: float, execution_id: str | None = None) -> dict[str, Any]:
         """

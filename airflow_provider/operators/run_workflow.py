@@ -17,7 +17,7 @@ from airflow_provider.versions import conf
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseNotifier, Context
 
     from airflow_provider.hooks import TransactionlinkHook
     from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing, RunRequest, Step
@@ -70,6 +70,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             start has a random id there, by which the execution can be found after a start of unknown fate.
         on_changed_request: ``reattach`` goes on with what was started even if the parameters have changed since.
         on_partial: ``accept`` takes PARTIAL for a success.
+        on_link: Hands the link of an execution in which a person has to act to that person, before the step waits: a
+            callable that takes Airflow's context, or a notifier. The context then has ``link`` and ``link_token``
+            (text, or None where the service gave none) and ``execution_id``. It is called at least once, and what it
+            raises fails the try; the link is stored nowhere, so it must not log, return or push it either.
+        on_link_lost: What a retry does that finds no delivery on record and cannot have the link again. ``restart``
+            cancels the execution and starts another.
         status_map: The service's status words that this version does not know, each with its meaning.
         result: Where the result goes: ``full`` (all of it into XCom), ``reference`` or ``none`` (only the id), or the
             URI of a storage: ``s3://conn@bucket/kyc/{{ ds }}/`` is a folder for ``<execution id>.json``; one that ends
@@ -125,6 +131,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         correlation_parameter: str | None = None,
         on_changed_request: Literal["fail", "reattach"] = "fail",
         on_partial: Literal["fail", "accept"] = "fail",
+        on_link: Callable[[Context], Any] | BaseNotifier | None = None,
+        on_link_lost: Literal["fail", "restart"] = "fail",
         status_map: Mapping[str, str] | None = None,
         result: str = "reference",
         result_fields: Mapping[str, str] | None = None,
@@ -154,6 +162,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.correlation_parameter = correlation_parameter
         self.on_changed_request = on_changed_request
         self.on_partial = on_partial
+        self.on_link = on_link
+        self.on_link_lost = on_link_lost
         self.status_map = status_map
         self.result: Any = result  # Withheld, once rendered to what is refused
         self.result_fields = result_fields
@@ -197,7 +207,11 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             with self._client(hook, ledger) as client:
                 with waiting.stoppable(client, None, context, cancel=self.cancel_on_kill):
                     execution = client.run(
-                        request, key=self._step(context), timeout=_seconds(self.timeout), stop=self._told_to_stop
+                        request,
+                        key=self._step(context),
+                        timeout=_seconds(self.timeout),
+                        stop=self._told_to_stop,
+                        on_link=self._on_link(context),
                     )
                 handle = waiting.ending_by(ends, self._bounded(execution.handle, context))
                 self._announce(hook, execution, context)
@@ -352,6 +366,11 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 raise InvalidRequest(
                     "correlation_parameter needs durable=True or a key: the id is kept with the step's state."
                 )
+            if self.on_link_lost == "restart":
+                raise InvalidRequest(
+                    "on_link_lost='restart' needs durable=True or a key: without the step's state, a retry starts"
+                    " another execution in any case."
+                )
             return None
         try:
             return Step(
@@ -362,9 +381,23 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 correlation_parameter=self.correlation_parameter,
                 on_changed_request=self.on_changed_request,
                 on_partial=self.on_partial,
+                on_link_lost=self.on_link_lost,
             )
         except ValueError as error:
             raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error.args[0]}.") from None
+
+    def _on_link(self, context: Context) -> Callable[[Execution], None] | None:
+        from airflow_provider.on_link import with_context
+        from tl_orchestration.errors import InvalidRequest
+
+        if self.on_link is None:
+            return None
+        if not callable(self.on_link):
+            raise InvalidRequest(
+                f"on_link of task {self.task_id!r} must be a callable that takes Airflow's context, or a notifier, not"
+                f" {type(self.on_link).__name__}."
+            )
+        return with_context(self.on_link, context)
 
     def _ledger_key(self, context: Context) -> str:
         """
@@ -391,7 +424,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             execution.id,
             execution.workflow_definition_id or self.workflow_definition_id,
         )
-        if execution.is_interactive and not execution.is_terminal:
+        if execution.is_interactive and not execution.is_terminal and self.on_link is None:
             self.log.warning(
                 "Execution %s waits for a person on its hosted page, and nobody was given the link.", execution.id
             )

@@ -30,6 +30,7 @@ OWN_FIELDS: dict[str, dict[str, Any]] = {
 RETRYABLE = {
     "InvalidAnswer",
     "LedgerError",
+    "LinkNotDelivered",
     "NoAnswer",
     "NotCancellableYet",
     "RateLimited",

@@ -491,7 +491,8 @@ class TestWhatIsRecorded:
         """Id, time, the service's literal and the expiry that it named; nothing where it named none."""
         hand, _ = self.posted()
         record = hand.reply(told(literal, expiresAt=expires)).asks(AppendEvent)
-        assert event(State.STARTED, at=self.LATER, execution_id=EXECUTION_ID, **expected) == record.event
+        expected = {"execution_id": EXECUTION_ID, "interactive": False, **expected}
+        assert event(State.STARTED, at=self.LATER, **expected) == record.event
         assert STEP.key == record.key
 
     @pytest.mark.parametrize(

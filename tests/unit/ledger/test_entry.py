@@ -50,6 +50,8 @@ events = st.builds(
     preparing=st.booleans(),
     correlation_parameter=st.none() | st.text(),
     correlation_id=st.none() | st.text(),
+    interactive=st.none() | st.booleans(),
+    link_lost=st.booleans(),
 )
 
 
@@ -92,7 +94,7 @@ class TestFold:
                 assert after.execution_id is None
             elif after.state is not State.INTENT:
                 assert before.execution_id in {None, after.execution_id}
-            elif before.generation == after.generation and before.state in OPEN:
+            elif before.belongs_to(after.generation) and before.state in OPEN:
                 assert before.cancel_requested
 
     @pytest.mark.parametrize("before", LIVING)
@@ -143,6 +145,29 @@ class TestFold:
         settled = entry(State.SETTLED, execution_id="e-1", status="SUCCEEDED")
         assert not fold(settled, event(State.CANCEL_REQUESTED)).cancel_requested
         assert fold(entry(State.STARTED, execution_id="e-1"), event(State.CANCEL_REQUESTED)).cancel_requested
+
+
+class TestLinks:
+    def test_start_says_once_whether_a_person_has_to_act(self) -> None:
+        """The start's own event says it, and no later one unsays it; nobody else knows."""
+        intended = entry(State.INTENT)
+        for said in (True, False):
+            started = fold(intended, event(State.STARTED, execution_id="e-1", interactive=said))
+            assert said is fold(started, event(State.LINK_DELIVERED)).interactive
+            assert Entry.from_dict(started.to_dict()) == started
+        adopted = fold(intended, event(State.STARTED, execution_id="e-1", adopted=True))
+        assert adopted.interactive is None
+        assert "interactive" not in adopted.to_dict()
+
+    def test_cancel_for_a_lost_link_is_remembered_to_the_next_start(self) -> None:
+        """The mark stays when the end is known, is none of what was over before, and ends with another start."""
+        started = entry(State.STARTED, execution_id="e-1", interactive=True)
+        lost = event(State.CANCEL_REQUESTED, link_lost=True)
+        settled = fold(fold(started, lost), event(State.SETTLED, status="CANCELLED"))
+        assert settled.link_lost
+        again = fold(settled, event(State.INTENT, generation="0"))
+        assert (again.interactive, again.link_lost) == (None, False)
+        assert not fold(entry(State.SETTLED, execution_id="e-1"), lost).link_lost
 
 
 class TestIntent:
@@ -322,3 +347,36 @@ class TestDocuments:
         """A member that a later version added within the format is no obstacle."""
         known = entry(State.STARTED, execution_id="e-1")
         assert known == Entry.from_dict(known.to_dict() | {"colour": "green"})
+
+
+def test_what_was_recorded_stays() -> None:
+    """Events that say nothing of a fact leave it as it was, up to the end; a reason is that of the last event."""
+    history = [
+        Event(state=State.INTENT, at=1.0, generation="0", deadline=50.0, expires_at=60.0),
+        Event(state=State.UNKNOWN, at=2.0, reason="no answer"),
+        Event(
+            state=State.STARTED,
+            at=3.0,
+            execution_id="e-1",
+            expires_at=70.0,
+            deadline=55.0,
+            adopted=True,
+            consumed_by="0",
+            reason="seen in the dashboard",
+        ),
+        Event(state=State.LINK_DELIVERED, at=4.0),
+        Event(state=State.CANCEL_REQUESTED, at=5.0, raw_status="RUNNING", status="RUNNING"),
+        Event(state=State.CANCEL_REQUESTED, at=6.0),
+    ]
+
+    intent, unknown, started, delivered, cancelled, again = folded(history)
+
+    assert (intent.expires_at, intent.deadline) == (60.0, 50.0)
+    assert unknown.reason == "no answer"
+    assert (started.reason, started.link_delivered) == ("seen in the dashboard", False)
+    for later in (started, delivered, cancelled, again):
+        facts = (later.execution_id, later.expires_at, later.deadline, later.adopted, later.consumed_by)
+        assert facts == ("e-1", 70.0, 55.0, True, "0")
+    for later in (delivered, cancelled, again):
+        assert (later.link_delivered, later.reason) == (True, None)
+    assert (again.raw_status, again.status, again.cancel_requested) == ("RUNNING", "RUNNING", True)

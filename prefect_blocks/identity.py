@@ -1,0 +1,199 @@
+"""
+Which flow run this is, and which step of it. Nothing else of this package derives identity from Prefect's context.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.context import FlowRunContext
+
+
+@frozen
+class Scope:
+    """
+    Where the steps of the running code are kept.
+
+    Args:
+        flow_run_id: The outermost flow run: its id outlives retries, by Prefect or from the UI, and suspensions.
+        nested: Whether the code is in a subflow of it. Prefect may give a subflow another id when its parent is
+            retried, so its steps are kept with the outermost flow run, and need names that are their own there.
+    """
+
+    flow_run_id: UUID
+    nested: bool = False
+
+
+def flow_run_id() -> UUID | None:
+    """
+    The flow run that this code belongs to, directly or in a task of it; None outside of any.
+    """
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    task = TaskRunContext.get()
+    if task is not None and task.task_run.flow_run_id is not None:
+        return task.task_run.flow_run_id
+    flow = FlowRunContext.get()
+    return None if flow is None or flow.flow_run is None else flow.flow_run.id
+
+
+def task_run_id() -> UUID | None:
+    """
+    The task run that this code is in; None in the body of a flow, and outside of both.
+    """
+    from prefect.context import TaskRunContext
+
+    task = TaskRunContext.get()
+    return None if task is None else task.task_run.id
+
+
+def scope() -> Scope | None:
+    """
+    The scope of the running code; None outside of a flow run. In a subflow, the server is asked for its ancestors.
+
+    Raises:
+        LedgerError: The server did not say.
+    """
+    running = flow_run_id()
+    if running is None:
+        return None
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    known = getattr(context, "flow_run", None)
+    if known is not None and known.id == running and (known.parent_task_run_id is None or known.deployment_id is not None):
+        return Scope(running)
+    from prefect import get_client
+
+    from prefect_blocks.versions import PREFECT_FAILURES
+    from tl_orchestration.errors import LedgerError
+
+    try:
+        with get_client(sync_client=True) as client:
+            return _scope_of(client, running)
+    except PREFECT_FAILURES as error:
+        raise LedgerError(
+            f"The Prefect server did not say which flow run this one belongs to ({type(error).__name__}). Nothing was"
+            " sent; try again."
+        ) from None
+
+
+def _scope_of(client: SyncPrefectClient, running: UUID) -> Scope:
+    nested = False
+    while True:
+        flow_run = client.read_flow_run(running)
+        # What run_deployment has started is a flow run of its own, although it has a parent.
+        if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
+            return Scope(running, nested)
+        parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
+        if parent is None:
+            return Scope(running, nested)
+        running, nested = parent, True
+
+
+def default_step_key(where: Scope, definition: str) -> str:
+    """
+    A name for a step that its caller has not named: definition and ordinal, such as ``kyc-check#2``. It is the same
+    when the flow runs again, as long as the flow makes its calls in the same order. A retry of a task that the flow
+    has called gets the same names again.
+
+    Raises:
+        InvalidRequest: The call is in a subflow, or is not made one after the other in the body of the flow, so that
+            there is no order.
+    """
+    from prefect.context import FlowRunContext
+
+    from tl_orchestration.errors import InvalidRequest
+
+    context = FlowRunContext.get()
+    if where.nested:
+        raise InvalidRequest(
+            f"Give this run of {definition} a step_key. In a subflow there is no default: when the parent flow is"
+            " retried, Prefect may make another subflow run, and the step must be found again by its name. Nothing was"
+            " sent."
+        )
+    if context is None or not in_sequence(context):
+        raise InvalidRequest(
+            f"Give this run of {definition} a step_key. Its default counts the calls in the body of the flow, one after"
+            " the other; what is submitted, mapped, gathered or run in a thread has no such order, so that a retry"
+            " could take the execution of another call. Nothing was sent."
+        )
+    return f"{definition}#{_ordinals_of(context).next(definition)}"
+
+
+def in_sequence(context: FlowRunContext) -> bool:
+    """
+    Whether this code runs in the body of the flow, or in what the body called and waits for: then the function of the
+    flow is on this very stack, with no event loop in between that may run other things at the same time.
+    """
+    code = getattr(getattr(context.flow, "fn", None), "__code__", None)
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None and code is not None:
+        if frame.f_code is code:
+            return True
+        if frame.f_globals.get("__name__") in {"asyncio.runners", "asyncio.base_events"}:
+            return False
+        frame = frame.f_back
+    return False
+
+
+class _Ordinals:
+    """
+    Counts the calls of one run of a flow's body.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._given: dict[tuple[UUID, str, int], int] = {}
+        self._places: Counter[tuple[UUID, int, str]] = Counter()
+
+    def next(self, definition: str) -> int:
+        from prefect.context import TaskRunContext
+
+        task = TaskRunContext.get()
+        with self._lock:
+            if task is None:
+                return self._count(definition)
+            run = task.task_run
+            place = (run.id, run.run_count, definition)
+            self._places[place] += 1
+            called = (run.id, definition, self._places[place])
+            if called not in self._given:
+                self._given[called] = self._count(definition)
+            return self._given[called]
+
+    def _count(self, definition: str) -> int:
+        self._counts[definition] += 1
+        return self._counts[definition]
+
+
+_ordinals: dict[int, tuple[weakref.ref[Any], _Ordinals]] = {}
+_making = threading.Lock()
+
+
+def _ordinals_of(context: FlowRunContext) -> _Ordinals:
+    """
+    Those of this run of the body: Prefect makes a context for each, so that a retry of the flow counts from 1 again.
+    """
+    identity = id(context)
+    with _making:
+        known = _ordinals.get(identity)
+        if known is None or known[0]() is not context:
+            known = (weakref.ref(context, lambda _: _ordinals.pop(identity, None)), _Ordinals())
+            _ordinals[identity] = known
+        return known[1]
+
+
+__all__ = ["Scope", "default_step_key", "flow_run_id", "in_sequence", "scope", "task_run_id"]

@@ -1,0 +1,28 @@
+"""
+Every difference between Prefect versions, and what of Prefect has no other door, each with its reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import httpx
+from prefect.exceptions import PrefectException
+
+T = TypeVar("T")
+
+#: What a call to the Prefect server fails with. ``RuntimeError``: it cannot be reached (no other class tells);
+#: ``ValueError``: no server is configured, or its answer cannot be read.
+PREFECT_FAILURES = (PrefectException, httpx.HTTPError, OSError, RuntimeError, ValueError)
+
+
+def load_block(block: type[T], name: str) -> T:
+    """
+    A saved block, read synchronously wherever this is called. ``Block.load`` alone returns a coroutine when it finds
+    itself in an asynchronous flow, also in a thread of one.
+    """
+    loaded: Any = block.load(name, _sync=True)  # type: ignore[attr-defined]  # a Block's; `_sync` is how the two are told apart
+    return loaded  # type: ignore[no-any-return]  # checked by load
+
+
+__all__ = ["PREFECT_FAILURES", "load_block"]
