@@ -52,6 +52,7 @@ events = st.builds(
     correlation_id=st.none() | st.text(),
     interactive=st.none() | st.booleans(),
     link_lost=st.booleans(),
+    settles_at=moments,
 )
 
 
@@ -233,7 +234,15 @@ class TestIntent:
         known = entry(State.SETTLED, execution_id="e-1", status="FAILED", raw_status="FAILED", reason="x", adopted=True)
         after = fold(
             known,
-            event(State.INTENT, at=NOW + 5, generation="0", fingerprint="f", fingerprint_key_id="k", deadline=7.0),
+            event(
+                State.INTENT,
+                at=NOW + 5,
+                generation="0",
+                fingerprint="f",
+                fingerprint_key_id="k",
+                deadline=7.0,
+                settles_at=NOW + 185,
+            ),
         )
         assert (
             Entry(
@@ -246,6 +255,7 @@ class TestIntent:
                 fingerprint="f",
                 fingerprint_key_id="k",
                 deadline=7.0,
+                settles_at=NOW + 185,
             )
             == after
         )
@@ -276,6 +286,7 @@ class TestContinued:
             "progress": {"case_id": "c-1", "parameters_id": "p-1"},
             "correlation_parameter": "tag",
             "correlation_id": "r-2",
+            "settles_at": NOW + 185,
         }
         after = fold(known, event(State.INTENT, at=NOW + 5, generation="0", **facts))
         assert after == evolve(known, version=4, intended_at=NOW + 5, changed_at=NOW + 5, preparing=False, **facts)
