@@ -8,12 +8,15 @@ PY := $(AIRFLOW)/bin/python
 PREFECT_PY := $(PREFECT)/bin/python
 # Prefect 3.9 asks for a certifi that not every index has yet; any recent one does.
 PREFECT_OVERRIDES := --override <(echo 'certifi>=2025')
+# What only Prefect's environment can test, and check: mypy ignores it elsewhere.
+PREFECT_TESTS := tests/unit/prefect_blocks tests/wire/prefect_blocks tests/e2e/prefect
+PREFECT_SOURCES := prefect_blocks $(wildcard dev/*prefect*.py example_dags/prefect) $(PREFECT_TESTS) tests/typing/prefect_steps.py
 # Tests and tools must not depend on what the caller's shell happens to set.
 export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo up test soak e2e-airflow check bench mutants env-airflow env-prefect constraints wheel clean
+.PHONY: help demo demo-prefect up test soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect constraints wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,10 +24,14 @@ help: ## Show this list
 demo: env-airflow ## Run an example KYC DAG on a real Airflow against the sandbox, print what happens, stop everything
 	@$(PY) -m dev.demo
 
+demo-prefect: env-prefect ## The same on a real Prefect: flow runs without a process while they wait, one cancelled
+	@$(PREFECT_PY) -m dev.demo_prefect
+
 up: env-airflow ## Leave sandbox and Airflow running for a person; Ctrl-C stops them
 	@$(PY) -m dev.up
 
-test: env-airflow ## Pass all tests, real Airflow included
+test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
+	@$(PREFECT_PY) -m pytest $(PREFECT_TESTS)
 	@$(PY) -m pytest
 
 soak: env-airflow ## The same laws with full counts
@@ -33,15 +40,21 @@ soak: env-airflow ## The same laws with full counts
 e2e-airflow: env-airflow ## Every end-to-end test on a real Airflow, the slow ones too
 	@SOAK=1 $(PY) -m pytest tests/e2e
 
-check: env-airflow ## Lint, format, types, import contracts
+e2e-prefect: env-prefect ## Every end-to-end test on a real Prefect, the slow ones too
+	@SOAK=1 $(PREFECT_PY) -m pytest tests/e2e/prefect
+
+check: env-airflow env-prefect ## Lint, format, types, import contracts
 	@$(AIRFLOW)/bin/ruff check --quiet .
 	@$(AIRFLOW)/bin/ruff format --quiet --check .
 	@$(AIRFLOW)/bin/mypy
+	@$(PREFECT)/bin/mypy $$(find $(PREFECT_SOURCES) -name '*.py')
 	@$(AIRFLOW)/bin/lint-imports --no-logo
 
-bench: env-airflow ## Repeatable comparisons; ratios within one run
+bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run
+	@$(PREFECT_PY) -m benchmarks.prefect_imports
 	@$(PY) -m benchmarks.imports
 	@$(PY) -m benchmarks.watch
+	@$(PY) -m benchmarks.receiver
 
 mutants: env-airflow ## Mutation testing of the start protocol; ends within ten minutes
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
@@ -56,7 +69,7 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 	@echo "building $(AIRFLOW)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(AIRFLOW)
-	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql]' --group dev --group bench
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql,webhooks]' --group dev --group bench
 	@touch $@
 
 env-prefect: $(PREFECT)/.complete ## Build .venvs/prefect: Airflow 3.3 and Prefect 3.9 cannot share an environment
@@ -65,17 +78,17 @@ $(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.s
 	@echo "building $(PREFECT)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT)
-	@$(UV) pip install --quiet --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql]' --group dev
+	@$(UV) pip install --quiet --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev
 	@touch $@
 
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --extra sql --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra prefect --extra cli --extra sandbox --extra sql --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
+		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.137\nimportlib_metadata\n') \
-		--extra prefect --extra cli --extra sandbox --extra sql --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
+		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
 
 clean: ## Remove environments and caches
 	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

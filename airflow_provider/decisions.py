@@ -81,9 +81,7 @@ async def make_ready(ti: TaskIdentity | None) -> None:
 
 
 def _state_of(ti: TaskIdentity) -> str | None:
-    states = versions.task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
+    states = versions.task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
     if not states:
         return "removed"
     found = list(states[ti.run_id].values())

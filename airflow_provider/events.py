@@ -5,7 +5,6 @@ Airflow logs the payload and keeps it in its database.
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +14,8 @@ from tl_orchestration.answers import safe_id
 from tl_orchestration.errors import InvalidAnswer
 
 EVENT_FORMAT = 1
+#: Beyond any time and any status.
+_LARGEST = 1e12
 
 
 class Ending(StrEnum):
@@ -109,6 +110,6 @@ def _optional(payload: Any, name: str, *kinds: type) -> Any:
         return None
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise TypeError(name)
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST:
         raise ValueError(name)
     return value

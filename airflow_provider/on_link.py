@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.sdk import Context
+
     from tl_orchestration import Execution
 
 
@@ -39,12 +40,12 @@ def with_context(on_link: Callable[..., Any], context: Context) -> Callable[[Exe
     return deliver
 
 
-def _notified(notifier: BaseNotifier, context: Any) -> Any:
+def _notified(notifier: BaseNotifier, given: dict[str, Any]) -> Any:
     # Not by calling it: some versions of Airflow log what it raises, which may quote the link, and go on. A copy,
     # because rendering replaces the templates: the next execution of this process has another link.
     notifier = copy.copy(notifier)
-    fields = {name: getattr(notifier, name) for name in notifier.template_fields}
-    notifier.render_template_fields({**fields, **context})
+    context: Any = {name: getattr(notifier, name) for name in notifier.template_fields} | given
+    notifier.render_template_fields(context)
     is_asynchronous = type(notifier).notify is BaseNotifier.notify
     return notifier.async_notify(context) if is_asynchronous else notifier.notify(context)
 

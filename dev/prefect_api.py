@@ -64,15 +64,19 @@ class PrefectApi:
 
     def request(self, method: str, path: str, **arguments: Any) -> Any:
         """
-        One call.
+        One call, again while the server says 503: a busy SQLite locks it out for moments.
 
         Returns:
             The decoded answer.
         """
-        try:
-            answer = self._http.request(method, path, **arguments)
-        except (httpx.HTTPError, RuntimeError) as error:  # httpx says RuntimeError if the client was closed
-            raise PrefectError(f"{method} {path}: {error!r}") from error
+        for wait in (0.5, 1, 2, 4, 0):
+            try:
+                answer = self._http.request(method, path, **arguments)
+            except (httpx.HTTPError, RuntimeError) as error:  # httpx says RuntimeError if the client was closed
+                raise PrefectError(f"{method} {path}: {error!r}") from error
+            if answer.status_code != 503:
+                break
+            time.sleep(wait)
         if answer.is_error:
             raise PrefectError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}", answer.status_code)
         return answer.json() if answer.content else None
@@ -157,9 +161,14 @@ class PrefectApi:
 
     def cancel(self, flow_run_id: str) -> str:
         """
-        What a person does with the button *Cancel*.
+        What a person does with the button *Cancel*, again if the server was too busy to take it.
         """
-        return self.set_state(flow_run_id, "CANCELLING", "Cancelling")
+
+        def press() -> str | None:
+            status = self.set_state(flow_run_id, "CANCELLING", "Cancelling")
+            return None if status == "ABORT" else status
+
+        return self.wait_for(press, "the cancel to be taken", 20)
 
     def resume(self, flow_run_id: str) -> str:
         """
@@ -169,9 +178,14 @@ class PrefectApi:
 
     def retry(self, flow_run_id: str) -> str:
         """
-        What a person does with the button *Retry* of a run that has ended.
+        What a person does with the button *Retry* of a run that has ended, again if the server was too busy to take it.
         """
-        return self.set_state(flow_run_id, "SCHEDULED", "AwaitingRetry", message="Retry from the UI")
+
+        def press() -> str | None:
+            status = self.set_state(flow_run_id, "SCHEDULED", "AwaitingRetry", message="Retry from the UI")
+            return None if status == "ABORT" else status
+
+        return self.wait_for(press, "the retry to be taken", 20)
 
     # --- what a person may look at
 
@@ -235,11 +249,16 @@ class PrefectApi:
 
     def wait_for_state(self, flow_run_id: str, names: Collection[str], timeout: float = 60) -> str:
         """
-        Wait until the run is in one of these states.
+        Wait until the run is in one of these states; it must not end in another.
         """
 
         def look() -> str | None:
-            return name if (name := self.state(flow_run_id)) in names else None
+            state = self.flow_run(flow_run_id)["state"]
+            if state["name"] in names:
+                return str(state["name"])
+            if state["type"] in FINAL:
+                raise PrefectTimeoutError(f"The flow run has ended as {state['name']}.\n{self.describe(flow_run_id)}")
+            return None
 
         return self.wait_for(look, f"one of {sorted(names)}", timeout, lambda: self.describe(flow_run_id))
 
@@ -262,12 +281,12 @@ class PrefectApi:
         Wait until a flow run has logged a text so many times.
 
         Returns:
-            The last of these messages.
+            The last of so many messages.
         """
 
         def look() -> str | None:
             said = [line for line in self.logs(flow_run_id) if text in line]
-            return said[-1] if len(said) >= count else None
+            return said[count - 1] if len(said) >= count else None
 
         return self.wait_for(look, f"{count} x {text!r} in the log", timeout, lambda: self.describe(flow_run_id))
 

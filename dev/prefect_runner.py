@@ -6,7 +6,9 @@ Each flow gets a deployment with the name :data:`DEPLOYMENT`.
 
 from __future__ import annotations
 
+import importlib
 import sys
+from pathlib import Path
 
 DEPLOYMENT = "rig"
 
@@ -16,13 +18,20 @@ def main(entrypoints: list[str]) -> None:
     Serve flows until a signal comes.
 
     Args:
-        entrypoints: ``path/of/file.py:name_of_flow``.
+        entrypoints: ``path/of/file.py:name_of_flow`` or ``name.of.module:name_of_flow``. No two files have the same
+            name.
     """
     from prefect import serve
-    from prefect.flows import load_flow_from_entrypoint
 
-    flows = [load_flow_from_entrypoint(entrypoint) for entrypoint in entrypoints]
-    serve(*[flow.to_deployment(DEPLOYMENT) for flow in flows])
+    deployments = []
+    for file, _, name in (entrypoint.rpartition(":") for entrypoint in entrypoints):
+        module = file
+        if file.endswith(".py"):
+            sys.path.insert(0, str(Path(file).parent))  # flow processes inherit it
+            module = Path(file).stem
+        flow = getattr(importlib.import_module(module), name)
+        deployments.append(flow.to_deployment(DEPLOYMENT))
+    serve(*deployments)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,47 @@
 """
 Transactionlink workflow executions as steps of a Prefect flow.
+
+Prefect's server and every worker import this package, so only the blocks are made at once: tasks and flows are when
+they are first asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from prefect_blocks.credentials import TransactionlinkCredentials
 from prefect_blocks.run import TransactionlinkWorkflowRun
-from prefect_blocks.tasks import (
-    acancel_execution,
-    aget_result,
-    arun_workflow,
-    await_for_execution,
-    await_for_executions,
-    cancel_execution,
-    get_result,
-    run_workflow,
-    wait_for_execution,
-    wait_for_executions,
-)
 from prefect_blocks.workflow import TransactionlinkWorkflow
+
+if TYPE_CHECKING:
+    from prefect_blocks.automations import create_automations
+    from prefect_blocks.cancelling import cancel_remote_executions
+    from prefect_blocks.flows import run_workflow_flow
+    from prefect_blocks.joint import await_for_all, wait_for_all
+    from prefect_blocks.tasks import (
+        acancel_execution,
+        aget_result,
+        arun_workflow,
+        await_for_execution,
+        await_for_executions,
+        cancel_execution,
+        get_result,
+        run_workflow,
+        wait_for_execution,
+        wait_for_executions,
+    )
+
+_ELSEWHERE = {
+    "await_for_all": "joint",
+    "cancel_remote_executions": "cancelling",
+    "create_automations": "automations",
+    "run_workflow_flow": "flows",
+    "wait_for_all": "joint",
+}
+"""
+Name -> module, of what is in another module than ``tasks``.
+"""
 
 __all__ = [
     "TransactionlinkCredentials",
@@ -27,11 +50,22 @@ __all__ = [
     "acancel_execution",
     "aget_result",
     "arun_workflow",
+    "await_for_all",
     "await_for_execution",
     "await_for_executions",
     "cancel_execution",
+    "cancel_remote_executions",
+    "create_automations",
     "get_result",
     "run_workflow",
+    "run_workflow_flow",
+    "wait_for_all",
     "wait_for_execution",
     "wait_for_executions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'tasks')}"), name)

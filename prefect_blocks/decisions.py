@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 log = logging.getLogger(__name__)
 
-#: State types that only somebody's decision leads to.
+#: State types that only somebody's decision leads to; but see ``_state``.
 DECIDED = frozenset({"CANCELLING", "CANCELLED"})
+#: From these, a decision leads to CANCELLING first.
+_AT_WORK = frozenset({"PENDING", "RUNNING"})
 
 #: How long one answer of the server may take, seconds: a cancelled process has half a minute to live.
 _PATIENCE = 3.0
@@ -50,10 +53,24 @@ def _states(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
     running: UUID | None = flow_run_id
     while running is not None and DECIDED.isdisjoint(states):
         flow_run = client.read_flow_run(running)
-        states.append("without a state" if flow_run.state_type is None else str(flow_run.state_type.value))
+        states.append(_state(client, flow_run))
         parent = flow_run.parent_task_run_id
         running = None if parent is None else client.read_task_run(parent).flow_run_id
     return states
+
+
+def _state(client: SyncPrefectClient, flow_run: FlowRun) -> str:
+    """
+    A runner that is shut down calls the flow runs that it ends CANCELLED, too, without anybody having asked for it.
+    """
+    if flow_run.state_type is None:
+        return "without a state"
+    kind = str(flow_run.state_type.value)
+    if kind != "CANCELLED":
+        return kind
+    history = sorted(client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
+    before = [str(state.type.value) for state in history if not state.is_cancelled()]
+    return "CANCELLED by its runner" if before and before[-1] in _AT_WORK else kind
 
 
 __all__ = ["DECIDED", "somebody_decided"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
     from prefect.context import FlowRunContext
 
 
@@ -72,7 +73,7 @@ def scope() -> Scope | None:
 
     context = FlowRunContext.get()
     known = getattr(context, "flow_run", None)
-    if known is not None and known.id == running and (known.parent_task_run_id is None or known.deployment_id is not None):
+    if known is not None and known.id == running and _is_outermost(known):
         return Scope(running)
     from prefect import get_client
 
@@ -93,13 +94,19 @@ def _scope_of(client: SyncPrefectClient, running: UUID) -> Scope:
     nested = False
     while True:
         flow_run = client.read_flow_run(running)
-        # What run_deployment has started is a flow run of its own, although it has a parent.
-        if flow_run.parent_task_run_id is None or flow_run.deployment_id is not None:
-            return Scope(running, nested)
-        parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
+        parent = None
+        if flow_run.parent_task_run_id is not None and not _is_outermost(flow_run):
+            parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
         if parent is None:
             return Scope(running, nested)
         running, nested = parent, True
+
+
+def _is_outermost(flow_run: FlowRun) -> bool:
+    """
+    What ``run_deployment`` has started is a flow run of its own, although it has a parent.
+    """
+    return flow_run.parent_task_run_id is None or flow_run.deployment_id is not None
 
 
 def default_step_key(where: Scope, definition: str) -> str:

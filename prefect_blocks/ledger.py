@@ -12,10 +12,10 @@ import hashlib
 import json
 import re
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import LedgerError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from prefect.client.orchestration import SyncPrefectClient
+
+T = TypeVar("T")
 
 _PREFIX = "tl-"
 _FORMAT = 1
@@ -151,5 +153,83 @@ class FlowRunInputLedger:
         digest = hashlib.sha256(f"{self._namespace}\0{key}".encode()).hexdigest()[:24]
         return f"{_PREFIX}{shown}-{digest}-"
 
-    def _call[T](self, operation: Callable[[SyncPrefectClient], T]) -> T:
+    def _call(self, operation: Callable[[SyncPrefectClient], T]) -> T:
         return _called(self.flow_run_id, operation)
+
+
+def recorded(flow_run_id: UUID) -> list[Recorded]:
+    """
+    The newest entry of every step that a flow run has on record, oldest step first. The steps of its subflows are
+    among them: they are kept with the outermost flow run.
+
+    Raises:
+        LedgerError: The server cannot be reached, refuses, or an entry cannot be read.
+    """
+    found = _called(flow_run_id, lambda client: _newest(_inputs(client, flow_run_id, _PREFIX)))
+    return [_recorded(value) for value in found.values()]
+
+
+def _inputs(client: SyncPrefectClient, flow_run_id: UUID, prefix: str) -> dict[str, str]:
+    """
+    Name -> value of the inputs with that prefix, oldest first.
+    """
+    found: dict[str, str] = {}
+    while True:
+        page = client.filter_flow_run_input(flow_run_id, prefix, _PAGE, set(found))
+        found |= {each.key: each.value for each in page}
+        if len(page) < _PAGE:
+            return found
+
+
+def _newest(inputs: dict[str, str]) -> dict[str, str]:
+    """
+    Name without version -> value of the highest version. Inputs of others are passed over.
+    """
+    newest: dict[str, tuple[int, str]] = {}
+    for name, value in inputs.items():
+        match = _KEY.fullmatch(name)
+        if match is None:
+            continue
+        version, step = int(match["version"]), name.rpartition("-")[0]
+        if step not in newest or newest[step][0] < version:
+            newest[step] = (version, value)
+    return {step: value for step, (_, value) in newest.items()}
+
+
+def _recorded(value: str) -> Recorded:
+    try:
+        document: Any = json.loads(value)
+        if document["format"] != _FORMAT:
+            raise LedgerError(
+                f"A step of this flow run is recorded in format {document['format']!r}; this version reads format"
+                f" {_FORMAT}. Upgrade tl-orchestration where it runs the older version."
+            )
+        return Recorded(
+            step=document["step"],
+            namespace=document["namespace"],
+            entry=Entry.from_dict(document["entry"]),
+            credentials=document["credentials"],
+            on_cancel=document["on_cancel"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LedgerError(f"A step of this flow run cannot be read ({type(error).__name__}).") from None
+
+
+def _called(flow_run_id: UUID, operation: Callable[[SyncPrefectClient], T]) -> T:
+    """
+    By the synchronous client, also where the flow is asynchronous: the core calls a ledger in a thread.
+    """
+    from prefect import get_client
+
+    try:
+        client: AbstractContextManager[SyncPrefectClient] = get_client(sync_client=True)
+        with client as entered:
+            return operation(entered)
+    except PREFECT_FAILURES as error:
+        raise LedgerError(
+            f"The Prefect server cannot be reached, or refuses, where flow run {flow_run_id} keeps its steps"
+            f" ({type(error).__name__})."
+        ) from None
+
+
+__all__ = ["FlowRunInputLedger", "Recorded", "recorded"]

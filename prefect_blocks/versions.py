@@ -4,10 +4,13 @@ Every difference between Prefect versions, and what of Prefect has no other door
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from prefect.exceptions import PrefectException
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 T = TypeVar("T")
 
@@ -25,4 +28,15 @@ def load_block(block: type[T], name: str) -> T:
     return loaded  # type: ignore[no-any-return]  # checked by load
 
 
-__all__ = ["PREFECT_FAILURES", "load_block"]
+def exception_of(state: State[Any]) -> BaseException | None:
+    """
+    What a failed state was made of; None where it holds no exception.
+    """
+    try:
+        found: Any = state.result(raise_on_failure=False, _sync=True)  # type: ignore[call-overload]  # as load
+    except Exception:  # a result that cannot be read
+        return None
+    return found if isinstance(found, BaseException) else None
+
+
+__all__ = ["PREFECT_FAILURES", "exception_of", "load_block"]

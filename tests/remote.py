@@ -61,6 +61,37 @@ class Remote:
         """
         self._http.patch("/variants", json=readings).raise_for_status()
 
+    def get(self, path: str) -> httpx.Response:
+        """
+        A bare request to the service itself, without a credential.
+        """
+        return self._http.get(f"{self.url}{path}")
+
+    def rotate_webhook_key(self, *, withdraw: bool = False) -> str:
+        """
+        Sign webhooks with a new key. Returns its name.
+        """
+        answer = self._http.post("/webhooks/rotate", json={"withdraw": withdraw}).raise_for_status()
+        return str(answer.json()["kid"])
+
+    def deliver_to(self, *targets: dict[str, Any]) -> None:
+        """
+        Deliver webhooks to these targets.
+        """
+        self._http.put("/webhooks", json=targets).raise_for_status()
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """
+        Every attempt to deliver a webhook.
+        """
+        return self._list("/webhooks/deliveries")
+
+    def replay(self) -> int:
+        """
+        Deliver again whatever was delivered. Returns how many.
+        """
+        return int(self._http.post("/webhooks/replay", json={}).raise_for_status().json()["replayed"])
+
     def cancels(self) -> list[dict[str, Any]]:
         """
         Every cancel of an execution that exists.

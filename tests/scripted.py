@@ -101,7 +101,8 @@ class World:
             case AppendEvent(key, event):
                 return self.ledger.append(key, event)
             case Deliver():
-                return perform(command)
+                perform(command)
+                return None
         self.requests.append(command)
         assert self.reactions, f"nothing is scripted for {command.method} {command.path}"
         reaction, *self.reactions = self.reactions

@@ -88,14 +88,23 @@ def new_key(service: Service) -> Mapping[str, str]:
 
 
 def prepare(
-    service: Service, request: RunRequest, key: str, intent: Event, claimed: Entry, clock: Clock, send: Send
-) -> Flow[Mapping[str, str]]:
+    service: Service,
+    request: RunRequest,
+    key: str,
+    intent: Event,
+    claimed: Entry,
+    clock: Clock,
+    send: Send,
+    *,
+    settle: float,
+) -> Flow[Entry]:
     """
-    Make what the start still needs, with each id in the ledger before the next step. Returns all ids.
+    Make what the start still needs, with each id in the ledger before the next step. Returns the entry with all ids.
 
     Args:
         intent: What was claimed, with the ids that were known.
         claimed: The entry after that.
+        settle: Longest time from each intent to what follows it, seconds.
 
     Raises:
         LedgerError: Somebody else has moved the step on, or an id could not be recorded. No execution has started.
@@ -108,14 +117,16 @@ def prepare(
         except TransactionlinkError as error:
             yield from _give_up(name, error, key, claimed, clock)
             raise
+        now = clock.now()
         intent = evolve(
             intent,
-            at=clock.now(),
+            at=now,
+            settles_at=now + settle,
             progress={**intent.progress, name: identifier},
             preparing=name != missing[-1],
         )
         claimed = yield ClaimStart(key, intent, claimed)
-    return intent.progress
+    return claimed
 
 
 def make_all(service: Service, request: RunRequest, send: Send) -> Flow[Mapping[str, str]]:
@@ -131,6 +142,7 @@ def make_all(service: Service, request: RunRequest, send: Send) -> Flow[Mapping[
 def run_recorded(
     send: Callable[[], Flow[Execution]],
     key: str,
+    claimed: Entry,
     clock: Clock,
     *,
     correlation: Correlation | None,
@@ -142,6 +154,7 @@ def run_recorded(
 
     Args:
         send: Sends the start once.
+        claimed: The entry that announces it.
         correlation: What it can be found by.
         tries: How often it may be sent with its idempotency key.
         unknown: Whether an earlier start with this idempotency key has an unknown fate. Then, and after any lost
@@ -161,11 +174,11 @@ def run_recorded(
             unknown = unknown or lost
             if not lost or error.execution_id is not None or tries <= 0:
                 yield from record_failure(
-                    error, key, clock, correlation=correlation, unknown=unknown, repeated=repeated
+                    error, key, claimed, clock, correlation=correlation, unknown=unknown, repeated=repeated
                 )
                 raise
             log.warning("Step %s repeats its start with the same idempotency key: %s", key, error)
-        yield Sleep(delay)
+        yield Sleep(delay, stoppable=False)  # whoever stops here would have to say that nothing was started
         delay, repeated = 2 * delay, True
 
 

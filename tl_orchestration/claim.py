@@ -15,10 +15,10 @@ from tl_orchestration.ledger.entry import Entry, Event, State
 
 log = logging.getLogger(__name__)
 
-#: How long after an intent its start may still be on its way, seconds. A start with the default settings takes 90 s of
-#: tries, 30 s for the last of them and 5 s to record its id; a client with longer settings allows more.
+#: How long after an intent its start may still be on its way at least, seconds, and where the intent does not say. A
+#: start with the default settings takes 90 s of tries, 30 s for the last of them and 5 s to record its id.
 SETTLE_WINDOW = 180.0
-#: What a client with longer settings allows on top of them, seconds.
+#: What a client with longer settings gives itself on top of them, seconds.
 SETTLE_MARGIN = 60.0
 #: How long a try waits for another process that is at the same step, seconds.
 PATIENCE = 5.0
@@ -27,13 +27,23 @@ _FIRST_LOOK = 0.05
 _LONGEST_LOOK = 0.5
 
 
-def may_be_starting(entry: Entry, now: float, settle: float) -> bool:
+def settle_window(entry: Entry) -> float:
     """
-    Whether whoever recorded this intent may still be at it. Never true of any other state, nor with ``settle`` 0.
+    Seconds that whoever recorded the latest intent gave itself for the start: its own settings decide, not those of
+    whoever looks.
+    """
+    if entry.settles_at is None or entry.intended_at is None:
+        return SETTLE_WINDOW
+    return entry.settles_at - entry.intended_at
+
+
+def may_be_starting(entry: Entry, now: float, *, fenced: bool) -> bool:
+    """
+    Whether whoever recorded this intent may still be at it. Never true of any other state, nor in a fenced ledger.
 
     Clocks of different machines differ, so an intent from the near future is as fresh as one from the near past.
     """
-    return entry.state is State.INTENT and abs(now - entry.changed_at) < settle
+    return not fenced and entry.state is State.INTENT and abs(now - entry.changed_at) < settle_window(entry)
 
 
 class Claim:
@@ -42,13 +52,13 @@ class Claim:
 
     Args:
         key: The step.
-        settle: Seconds for which somebody else's intent may still be followed by his start; 0 in a fenced ledger.
+        fenced: Whether the ledger takes nothing from a process that has lost the step.
     """
 
-    def __init__(self, key: str, clock: Clock, settle: float) -> None:
+    def __init__(self, key: str, clock: Clock, *, fenced: bool) -> None:
         self._key = key
         self._clock = clock
-        self._settle = settle
+        self._fenced = fenced
         self._patient_until = clock.monotonic() + PATIENCE
 
     def read(self) -> Flow[Entry | None]:
@@ -62,14 +72,14 @@ class Claim:
         while True:
             entry: Entry | None = yield ReadLedger(self._key)
             now = self._clock.now()
-            if entry is None or not may_be_starting(entry, now, self._settle):
+            if entry is None or not may_be_starting(entry, now, fenced=self._fenced):
                 return entry
             if self._clock.monotonic() >= self._patient_until:
                 age = max(0.0, now - entry.changed_at)
                 raise LedgerError(
                     f"Another process announced {age:.0f} seconds ago that it starts {self._key}, and may still be at"
-                    f" it. Nothing was sent; try again. {self._settle:.0f} seconds after the announcement it counts as"
-                    " a start of unknown fate."
+                    f" it. Nothing was sent; try again. {settle_window(entry):.0f} seconds after the announcement it"
+                    " counts as a start of unknown fate."
                 )
             yield Sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
@@ -82,14 +92,14 @@ class Claim:
         Raises:
             LedgerError: It has been given several.
         """
-        age = self._clock.now() - entry.changed_at
-        if abs(age) >= self._settle:
+        age, window = self._clock.now() - entry.changed_at, settle_window(entry)
+        if self._fenced or abs(age) >= window:
             return False
         if self._clock.monotonic() >= self._patient_until:
             raise LedgerError(
                 f"Another process started execution {entry.execution_id} of {self._key} {max(0.0, age):.0f} seconds"
                 " ago and may still be handing its link over. Nothing was sent; try again."
-                f" {self._settle:.0f} seconds after the start the link counts as lost.",
+                f" {window:.0f} seconds after the start the link counts as lost.",
                 execution_id=entry.execution_id,
             )
         yield Sleep(_LONGEST_LOOK)
@@ -112,7 +122,7 @@ class Claim:
         return claimed
 
     def _was_lost(self, after: Entry | None) -> Flow[bool]:
-        if self._settle <= 0 or self._clock.monotonic() >= self._patient_until:
+        if self._fenced or self._clock.monotonic() >= self._patient_until:
             return False
         found: Entry | None = yield ReadLedger(self._key)
         if found == after:
@@ -121,4 +131,4 @@ class Claim:
         return True
 
 
-__all__ = ["PATIENCE", "SETTLE_MARGIN", "SETTLE_WINDOW", "Claim", "may_be_starting"]
+__all__ = ["PATIENCE", "SETTLE_MARGIN", "SETTLE_WINDOW", "Claim", "may_be_starting", "settle_window"]

@@ -8,10 +8,14 @@ nothing else. A parity test holds their signatures together.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
+import math
 import random
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -32,9 +36,12 @@ from tl_orchestration.exchange import (
     ReadLedger,
     Request,
     Response,
+    Sleep,
     once,
 )
 from tl_orchestration.fingerprint import fingerprint
+from tl_orchestration.finishing import CancelledLate, finished, slept
+from tl_orchestration.hints import HintSource
 from tl_orchestration.ledger import Event, Ledger, State
 from tl_orchestration.ledger.namespace import bound, namespace_of
 from tl_orchestration.models import Execution, Handle, RunRequest
@@ -49,9 +56,12 @@ from tl_orchestration.wait import Patience, record, settle, wait
 from tl_orchestration.watcher import Watcher
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 #: Seconds from the start of an execution to its deadline, where the caller names none.
 DEFAULT_TIMEOUT = 24 * 3600.0
+#: A century: a longer time-out ends no earlier, and its deadline can still be written as a date.
+_LONGEST_TIMEOUT = 100 * 365 * 86400.0
 #: Longest time in which a sleeping synchronous client does not look at ``stop``, seconds.
 _SLICE = 0.25
 _PATIENCE = Patience()
@@ -97,10 +107,18 @@ class _Verbs:
     def _run(
         self, request: RunRequest, key: str | Step | None, timeout: float | None, on_link: OnLink | None
     ) -> Flow[Execution]:
-        execution = yield from self._counted(self._start(request, key, timeout, delivers=on_link is not None))
+        execution = yield from self._begin(request, key, timeout, on_link)
+        yield from self._deliver(execution, on_link)
+        return execution
+
+    def _begin(
+        self, request: RunRequest, key: str | Step | None, timeout: float | None, on_link: OnLink | None
+    ) -> Flow[Execution]:
+        return self._counted(self._start(request, key, timeout, delivers=on_link is not None))
+
+    def _deliver(self, execution: Execution, on_link: OnLink | None) -> Flow[None]:
         if on_link is not None:
             yield from hand_over(execution, on_link, self._clock)
-        return execution
 
     def _start(
         self, request: RunRequest, key: str | Step | None, timeout: float | None, *, delivers: bool
@@ -111,16 +129,18 @@ class _Verbs:
             return start_unrecorded(service, request, timeout=seconds, clock=self._clock, start=self._persistently)
         if self.ledger is None:
             raise InvalidSettings("A key needs a ledger: give the client one, for example MemoryLedger().")
+        step = key if isinstance(key, Step) else Step(key=key)
         return start_once(
             service,
             request,
-            key if isinstance(key, Step) else Step(key=key),
+            step,
             identity=fingerprint(request, self._credentials.fingerprint_secret()),
             timeout=seconds,
             clock=self._clock,
             start=self._persistently,
             repeat=self._persistently,
-            settle=0.0 if self.ledger.fenced else self._settle_window(),
+            settle=self._settle_window(step),
+            fenced=self.ledger.fenced,
             delivers=delivers,
         )
 
@@ -133,8 +153,11 @@ class _Verbs:
         self._metrics.started(execution)
         return execution
 
-    def _settle_window(self) -> float:
-        return max(SETTLE_WINDOW, self._retry.total + self._settings.request_timeout + SETTLE_MARGIN)
+    def _settle_window(self, step: Step) -> float:
+        longest = step.most_sends * (self._retry.total + self._settings.request_timeout) + SETTLE_MARGIN
+        if not math.isfinite(longest):
+            raise InvalidSettings("A start with a key needs an end: give request_timeout and the retries' total one.")
+        return max(SETTLE_WINDOW, longest)
 
     def _target(self, target: Target) -> tuple[Service, Handle]:
         handle = _handle(target, self._service.name)
@@ -223,7 +246,7 @@ class Client(_Verbs):
         observer: Observer | None = None,
     ) -> None:
         super().__init__(credentials, base_url, service, ledger, settings, retry, clock, observer)
-        self._wire = SyncWire(self.base_url, self._credentials, self._settings)
+        self._wire = SyncWire(self.base_url, self._credentials, self._settings, self._clock.now)
 
     def __enter__(self) -> Self:
         return self
@@ -379,12 +402,15 @@ class Client(_Verbs):
             return _ledger_call(self.ledger, command)
         if isinstance(command, Deliver):
             return perform(command)
-        return _sleep(command.seconds, stop)
+        return _sleep(command.seconds, stop if command.stoppable else None)
 
 
 class AsyncClient(_Verbs):
     """
     As :class:`Client`, awaited. Each event loop that uses it has connections of its own; close it in each.
+
+    With an ``inbox`` (:class:`tl_orchestration.webhooks.inbox.Inbox`), webhooks make waits poll at once, and else they
+    poll rarely. The caller closes it.
     """
 
     def __init__(
@@ -397,10 +423,11 @@ class AsyncClient(_Verbs):
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
+        inbox: HintSource | None = None,
     ) -> None:
         super().__init__(credentials, base_url, service, ledger, settings, retry, clock, observer)
-        self._wire = AsyncWire(self.base_url, self._credentials, self._settings)
-        self._watcher = Watcher(self, requests_per_second=self._settings.requests_per_second)
+        self._wire = AsyncWire(self.base_url, self._credentials, self._settings, self._clock.now)
+        self._watcher = Watcher(self, requests_per_second=self._settings.requests_per_second, inbox=inbox)
 
     async def __aenter__(self) -> Self:
         return self
@@ -426,9 +453,14 @@ class AsyncClient(_Verbs):
         on_link: OnLink | None = None,
     ) -> Execution:
         """
-        As :meth:`Client.run`. What ``on_link`` returns is awaited, if it can be.
+        As :meth:`Client.run`. What ``on_link`` returns is awaited, if it can be. Cancelling the task is like ``stop``:
+        a start that is under way is finished and recorded before the cancellation goes on.
         """
-        return await self._drive(self._run(request, key, timeout, checked_callback(on_link, awaited=True)))
+        callback = checked_callback(on_link, awaited=True)
+        async with self._wire.turn():
+            execution = await self._drive(self._begin(request, key, timeout, callback))
+        await self._drive(self._deliver(execution, callback))
+        return execution
 
     async def poll(self, execution: Target) -> Execution:
         """
@@ -464,47 +496,88 @@ class AsyncClient(_Verbs):
         await self._drive(self._check())
 
     async def _drive(self, flow: Flow[T]) -> T:
+        cancelled = False
         try:
             command = next(flow)
             while True:
                 try:
-                    reply = await self._perform(command)
+                    if cancelled and _may_be_left(command):
+                        raise WaitInterrupted("The task was cancelled.")
+                    try:
+                        reply = await self._perform(command)
+                    except CancelledLate as late:
+                        cancelled, reply = True, late.result()
                 except TransactionlinkError as error:
                     command = flow.throw(error)
                 else:
                     command = flow.send(reply)
         except StopIteration as done:
+            if cancelled:
+                raise _left_as_it_is(done.value) from None
             return done.value  # type: ignore[no-any-return]
+        except TransactionlinkError as error:
+            if cancelled:
+                raise _left_as_it_is(error) from None
+            raise
         finally:
             flow.close()
 
     async def _perform(self, command: Command) -> Any:
         if isinstance(command, Request):
-            self._metrics.sending()
-            try:
-                response = await self._wire.send(command)
-            except BaseException as error:
-                self._metrics.unanswered(command, error)
-                raise
-            self._metrics.answered(command, response)
-            return response
+            if command.repeatable:
+                return await self._send(command)
+            return await finished(asyncio.ensure_future(self._send(command)))
         if isinstance(command, ReadLedger | ClaimStart | AppendEvent):
-            return await asyncio.to_thread(_ledger_call, self.ledger, command)
+            call = functools.partial(copy_context().run, _ledger_call, self.ledger, command)
+            return await finished(asyncio.get_running_loop().run_in_executor(None, call))
         if isinstance(command, Deliver):
             return await perform_awaited(command)
-        return await asyncio.sleep(command.seconds)
+        return await (asyncio.sleep if command.stoppable else slept)(command.seconds)
+
+    async def _send(self, request: Request) -> Response:
+        self._metrics.sending()
+        try:
+            response = await self._wire.send(request)
+        except BaseException as error:
+            self._metrics.unanswered(request, error)
+            raise
+        self._metrics.answered(request, response)
+        return response
+
+
+def _may_be_left(command: Command) -> bool:
+    """
+    Whether a cancelled call does without it: it sends and hands over nothing more, and still records what it knows.
+    """
+    return isinstance(command, Request | Deliver) or (isinstance(command, Sleep) and command.stoppable)
+
+
+def _left_as_it_is(outcome: object) -> asyncio.CancelledError:
+    """
+    The cancellation of a call that has come to its outcome meanwhile, which then only the log can tell.
+    """
+    if isinstance(outcome, Execution):
+        log.warning("The call was cancelled; execution %s is left as it is (%s).", outcome.id, outcome.status)
+    elif isinstance(outcome, TransactionlinkError) and not isinstance(outcome, WaitInterrupted):
+        log.warning("The call was cancelled. %s", outcome)
+    return asyncio.CancelledError()
 
 
 def _ledger_call(ledger: Ledger | None, command: ReadLedger | ClaimStart | AppendEvent) -> Any:
     if ledger is None:
         raise LedgerError("This execution has a key, and the client has no ledger to record it in.")
-    match command:
-        case ReadLedger(key):
-            return ledger.read(key)
-        case ClaimStart(key, intent, after):
-            return ledger.claim(key, intent, after)
-        case AppendEvent(key, event):
-            return ledger.append(key, event)
+    try:
+        match command:
+            case ReadLedger(key):
+                return ledger.read(key)
+            case ClaimStart(key, intent, after):
+                return ledger.claim(key, intent, after)
+            case AppendEvent(key, event):
+                return ledger.append(key, event)
+    except TransactionlinkError:
+        raise
+    except Exception as error:
+        raise LedgerError(f"The ledger failed with {type(error).__name__}.") from error
 
 
 def _sleep(seconds: float, stop: Callable[[], bool] | None) -> None:
@@ -532,10 +605,15 @@ def _check_fit(credentials: Credentials, service: str) -> None:
 
 
 def _handle(target: Target, service: str) -> Handle:
-    if isinstance(target, Execution):
-        return target.handle
-    if isinstance(target, Handle):
-        return target
+    if isinstance(target, Execution | Handle):
+        handle = target.handle if isinstance(target, Execution) else target
+        if handle.service != service:
+            raise InvalidRequest(
+                f"Execution {handle.execution_id} lives in the service {handle.service}, and this client is one of"
+                f" {service}. Nothing was sent. Use a client of {handle.service}.",
+                execution_id=handle.execution_id,
+            )
+        return handle
     identifier = safe_id(target)
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
@@ -556,4 +634,4 @@ def _naming(handle: Handle, flow: Flow[T]) -> Flow[T]:
 def _positive(seconds: float) -> float:
     if not 0 < seconds < float("inf"):
         raise InvalidRequest(f"timeout must be a positive number of seconds, not {seconds!r}.")
-    return float(seconds)
+    return float(min(seconds, _LONGEST_TIMEOUT))

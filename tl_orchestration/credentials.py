@@ -159,6 +159,8 @@ class OrganizationToken(_Renewable):
     Args:
         token: The token, or a callable that returns it. It may block for a moment, not for seconds. From an
             :class:`~tl_orchestration.AsyncClient` it is called in another thread than the event loop's.
+        bearer: Send an organization token as ``Bearer`` too, as the vendor's text of 2025 had it; that of 2026 wants
+            it as it is (contract C4). For a service that answers 401 to the token as it is.
         monotonic: For tests.
 
     Raises:
@@ -167,15 +169,29 @@ class OrganizationToken(_Renewable):
 
     services: ClassVar[frozenset[str]] = frozenset({"transactionlink", "transactionlink-legacy"})
 
-    def __init__(self, token: str | Callable[[], str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        token: str | Callable[[], str],
+        *,
+        bearer: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bearer = bearer
         super().__init__(token, monotonic)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> OrganizationToken:
+    def from_file(cls, path: str | os.PathLike[str], *, bearer: bool = False) -> OrganizationToken:
         """
         Read the token from a file, and again when the service refuses it.
         """
-        return cls(partial(secret_in, path, "token"))
+        return cls(partial(secret_in, path, "token"), bearer=bearer)
+
+    def fingerprint_secret(self) -> bytes:
+        return header_value(self.header()).encode()  # the same token in either form
+
+    def _checked(self, value: str) -> str:
+        header = header_value(value)
+        return f"Bearer {header}" if self._bearer and header.startswith(ORGANIZATION_TOKEN_PREFIX) else header
 
 
 class B3osKey(_Renewable):

@@ -30,6 +30,8 @@ OnLink: TypeAlias = Callable[[Execution], object]
 #: How often recording a delivery is tried before it is given up, and the delay between, seconds.
 _RECORD_TRIES = 5
 _RECORD_DELAY = 1.0
+#: How many calls an error names on the way to where a callable failed.
+_MOST_CALLS = 8
 
 
 def checked_callback(on_link: OnLink | None, *, awaited: bool) -> OnLink | None:
@@ -61,8 +63,8 @@ def link_lost(execution_id: str, key: str) -> LinkLost:
     """
     return LinkLost(
         f"Execution {execution_id} of step {key} waits for a person, but no try has recorded that its link was"
-        " delivered, and the service does not show it again. If nobody has the link, set on_link_lost='restart', or"
-        f" `tl cancel {execution_id}` and clear the step; if somebody has, run the step without on_link.",
+        " delivered, and the service does not show it again. If nobody has the link, set on_link_lost='restart', or end"
+        f" the execution with `tl cancel {execution_id}`; if somebody has, run the step without on_link.",
         execution_id=execution_id,
     )
 
@@ -111,7 +113,7 @@ def _record(execution_id: str, key: str, clock: Clock) -> Flow[None]:
             if attempt == _RECORD_TRIES:
                 raise error.about(execution_id) from None
             log.warning("The link of execution %s was delivered; this is not recorded yet: %s", execution_id, error)
-            yield Sleep(_RECORD_DELAY)
+            yield Sleep(_RECORD_DELAY, stoppable=False)
         else:
             return
 
@@ -169,12 +171,12 @@ def _not_delivered(execution: Execution, what: str) -> LinkNotDelivered:
 
 def _place(trace: TracebackType | None) -> str:
     """
-    Where in the callable it was raised; the first frame is ours.
+    Where in the callable it was raised, as calls from the outside in; the first frame is ours.
     """
-    inner = trace.tb_next if trace is not None else None
-    if inner is None:
-        return ""
-    return f" ({PurePath(inner.tb_frame.f_code.co_filename).name}, line {inner.tb_lineno})"
+    calls: list[str] = []
+    while trace is not None and (trace := trace.tb_next) is not None and len(calls) < _MOST_CALLS:
+        calls.append(f"{PurePath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
+    return f" ({' > '.join(calls)})" if calls else ""
 
 
 __all__ = [

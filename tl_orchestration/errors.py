@@ -28,7 +28,8 @@ Everything that can go wrong, as one tree.
     ├── ExecutionCancelled        ended CANCELLED, and not by us
     ├── ExecutionExpired          ended EXPIRED
     ├── WaitTimeout               the deadline of a wait has passed
-    └── WaitInterrupted           the wait was told to stop; says nothing about the execution
+    ├── WaitInterrupted           the wait was told to stop; says nothing about the execution
+    └── WebhookRefused            a delivery that is not proven to come from the service
 
 Every error is picklable, carries no secret, no parameter and no raw answer of the service. Text that came from
 the service is kept only after every value that was sent has been scrubbed from it (:mod:`tl_orchestration.answers`).
@@ -65,6 +66,7 @@ __all__ = [
     "TransactionlinkError",
     "WaitInterrupted",
     "WaitTimeout",
+    "WebhookRefused",
 ]
 
 
@@ -316,3 +318,10 @@ class WaitInterrupted(TransactionlinkError):
     """The wait was told to stop (``stop`` returned True). The execution goes on."""
 
     retryable = True
+
+
+class WebhookRefused(TransactionlinkError):
+    """
+    A webhook delivery is not proven to come from the service, for whatever reason. The message is for our own log, says
+    nothing of what was delivered, and is never told to the sender.
+    """

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from tl_orchestration.ledger.entry import Entry, Event
 from tl_orchestration.secret import Secret
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds at the end of ``Request.within`` in which a request must not be held back any more.
+LAST_MOMENT = 5.0
 #: The operations that a request can stand for, in the words of the product.
 Operation = Literal["run", "prepare", "poll", "result", "cancel", "check", "authorize"]
 
@@ -39,6 +41,10 @@ class Request:
         repeatable: Whether it may be sent again when its fate is unknown. Never true for a start.
         query: Query values that grant access; they are put on the wire below everything that logs URLs.
         earlier: What earlier requests of the same start have sent, so that it is scrubbed from errors as well.
+        over_by: Epoch seconds by which a start that is announced in a ledger has to be over. If its time-out could end
+            later, it is not sent.
+        within: Seconds for the request and its whole answer, tries of a retry policy together; None: the settings say.
+            Who drives many flows may hold the request back for all of it but the last ``LAST_MOMENT`` seconds.
     """
 
     operation: Operation
@@ -49,6 +55,14 @@ class Request:
     repeatable: bool = True
     query: Mapping[str, Secret] = field(factory=dict, repr=False)
     earlier: object = field(default=None, repr=False)
+    over_by: float | None = field(default=None, eq=False)
+    within: float | None = field(default=None, eq=False)
+
+    def after(self, seconds: float) -> Request:
+        """
+        The same request, once it has been held back for so long.
+        """
+        return self if self.within is None else evolve(self, within=max(0.0, self.within - seconds))
 
 
 @frozen
@@ -69,10 +83,13 @@ class Response:
 @frozen
 class Sleep:
     """
-    Let so many seconds pass.
+    Let so many seconds pass. ``stoppable``: a caller who wants to stop need not wait for their end. ``hintable``: a
+    hint that the execution has changed ends it; the reply says whether one did.
     """
 
     seconds: float
+    stoppable: bool = True
+    hintable: bool = False
 
 
 @frozen

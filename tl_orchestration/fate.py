@@ -17,7 +17,7 @@ from tl_orchestration.errors import (
     TransactionlinkError,
 )
 from tl_orchestration.exchange import AppendEvent, Clock, Flow
-from tl_orchestration.ledger.entry import Event, State
+from tl_orchestration.ledger.entry import Entry, Event, State
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def sought(correlation: Correlation | None) -> str:
 def record_failure(
     error: TransactionlinkError,
     key: str,
+    claimed: Entry,
     clock: Clock,
     *,
     correlation: Correlation | None,
@@ -89,7 +90,7 @@ def record_failure(
     repeated: bool,
 ) -> Flow[None]:
     """
-    Record what came of a start: REJECTED, or UNKNOWN.
+    Record what came of a start, REJECTED or UNKNOWN, if nobody has moved the step on since it was claimed.
 
     Raises:
         StartOutcomeUnknown: The latter.
@@ -99,6 +100,7 @@ def record_failure(
         at=clock.now(),
         execution_id=error.execution_id,
         reason=type(error).__name__,
+        version=claimed.version,
     )
     try:
         yield AppendEvent(key, event)

@@ -4,7 +4,6 @@ The values that users handle: what to run, and what is known of an execution.
 
 from __future__ import annotations
 
-import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -26,6 +25,8 @@ LONGEST_EXPIRY = timedelta(days=30)
 _CLOCK_MARGIN = timedelta(seconds=5)
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}", re.ASCII)
 HANDLE_FORMAT = 1
+#: The last moment that a time can be written for, epoch seconds: the end of the year 9999.
+_LAST_MOMENT = 253_402_300_799
 
 
 def _definition_id(value: object) -> str:
@@ -61,7 +62,10 @@ def _expires_at(value: object) -> datetime | None:
         raise InvalidRequest(f"expires_at must be a datetime, not {kind_of(value)}.")
     if value.tzinfo is None:
         raise InvalidRequest("expires_at has no time zone; give it one, for example datetime.now(UTC) + ….")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest("expires_at must lie between 30 minutes and 30 days from now.") from None
 
 
 def _expires_in(value: object) -> timedelta | None:
@@ -89,7 +93,9 @@ def _record_id(value: object) -> str | None:
 
 
 def _is_moment(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_MOMENT
 
 
 def _options(value: object) -> Options | None:

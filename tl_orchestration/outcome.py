@@ -168,7 +168,7 @@ class Expression:
             return interpreter.visit(self._parsed, dict(result))
         except _Absent as absent:
             why = f"{absent} is absent{' or null' if verdict else ''}"
-        except (JMESPathError, TypeError, ValueError, RecursionError) as error:
+        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
             why = f"it does not fit the result ({type(error).__name__})"
         raise self._refusal(what, why)  # out here, because jmespath's own errors quote the result
 

@@ -52,6 +52,11 @@ class Pacing:
         return interval * rng.uniform(1.0 - self.jitter, 1.0 + self.jitter)
 
 
+#: Intervals where webhooks say when an execution has changed, and polls only make up for those that are lost. An
+#: execution of half an hour is polled at its start, twice in between, and when its end is announced.
+SAFETY_NET = Pacing(floor=300.0, cap=900.0, share=3.0)
+
+
 class Gate:
     """
     When the next of many requests may leave: under a rate limit, and not while the service has asked for a pause.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from tl_orchestration.errors import TransactionlinkError, WaitInterrupted
-from tl_orchestration.exchange import Command, Flow, Request, Response, Sleep
+from tl_orchestration.exchange import LAST_MOMENT, Command, Flow, Request, Response, Sleep
 from tl_orchestration.models import Execution
 from tl_orchestration.pacing import Gate
 from tl_orchestration.retry import retry_after
@@ -32,19 +33,38 @@ _WORTH_SWEEPING = 64
 
 class Waiter:
     """
-    One wait: its flow, where its outcome goes, the request that it asks for (None while it does not), and the task
-    that is at work for it.
+    One wait: its flow, where its outcome goes, the request that it asks for (None while it does not), since when, when
+    that was due and must leave at the latest, and the task that is at work for it. Without request and task it sleeps
+    until it is due; a hint may end that. And whether there was a hint since its last request was sent.
     """
 
-    __slots__ = ("context", "flow", "future", "number", "request", "task")
+    __slots__ = (
+        "asked",
+        "context",
+        "due",
+        "execution_id",
+        "flow",
+        "future",
+        "hintable",
+        "hinted",
+        "latest",
+        "number",
+        "request",
+        "task",
+    )
 
-    def __init__(self, number: int, flow: Flow[Execution]) -> None:
+    def __init__(self, number: int, flow: Flow[Execution], execution_id: str) -> None:
         self.number = number
+        self.execution_id = execution_id
         self.flow = flow
         self.future: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
         self.context = copy_context()
         self.request: Request | None = None
+        self.asked = 0.0
+        self.latest: float | None = None
         self.task: asyncio.Task[None] | None = None
+        self.due = 0.0
+        self.hintable = self.hinted = False
 
     def fail(self, error: Exception) -> None:
         self.task = None
@@ -62,17 +82,32 @@ class Poller:
         self._bound = client._settings.max_connections
         self._gate = Gate(limit, client._rng)
         self._waiters: dict[int, Waiter] = {}
+        self._by_execution: dict[str, set[Waiter]] = {}
         self._numbers = itertools.count()
-        #: When which waiter goes on; those who have left meanwhile are passed over.
+        #: When which waiter goes on; those who have left meanwhile, or lie under another time, are passed over.
         self._heap: list[tuple[float, int]] = []
+        #: Whose request was due when, and may leave when the gate lets it.
+        self._ready: list[tuple[float, int]] = []
+        #: When whose request leaves, whatever the gate says: no pause moves a deadline.
+        self._latest: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        #: The task that reads hints for these waits, where there is an inbox.
+        self.listening: asyncio.Task[None] | None = None
 
-    def admit(self, flow: Flow[Execution]) -> Waiter:
-        waiter = Waiter(next(self._numbers), flow)
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether nobody waits.
+        """
+        return not self._waiters
+
+    def admit(self, flow: Flow[Execution], execution_id: str = "") -> Waiter:
+        waiter = Waiter(next(self._numbers), flow, execution_id)
         self._step(waiter, None)
         self._waiters[waiter.number] = waiter
+        self._by_execution.setdefault(execution_id, set()).add(waiter)
         self._dispatch()
         return waiter
 
@@ -81,15 +116,43 @@ class Poller:
         Forget a wait that is over or that nobody waits for any more. Its heap entry goes when it comes up.
         """
         del self._waiters[waiter.number]
+        alike = self._by_execution[waiter.execution_id]
+        alike.discard(waiter)
+        if not alike:
+            del self._by_execution[waiter.execution_id]
         if waiter.task is not None:
             waiter.task.cancel()
         waiter.flow.close()
+        for heap in (self._heap, self._ready, self._latest):
+            if not self._waiters:
+                heap.clear()
+            elif len(heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):
+                heap[:] = sorted(entry for entry in heap if entry[1] in self._waiters)
         if not self._waiters:
-            self._heap.clear()
-        elif len(self._heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):
-            self._heap = sorted(entry for entry in self._heap if entry[1] in self._waiters)
-        if not self._heap:
             self._disarm()
+
+    def nudge(self, execution_id: str) -> bool:
+        """
+        Poll an execution now that somebody says that it has changed, or, while a request about it is out, again after
+        the answer. A pause that the service has asked for, and a rate limit, still hold. Returns whether anybody waits
+        for it.
+        """
+        now = asyncio.get_running_loop().time()
+        waiters = self._by_execution.get(execution_id, ())
+        for waiter in waiters:
+            if waiter.request is not None and waiter.task is None:
+                continue  # its request has yet to leave
+            waiter.hinted = True
+            if waiter.task is None and waiter.hintable and waiter.due > now:
+                self._push(waiter, now)
+        if len(self._heap) > max(_WORTH_SWEEPING, 2 * len(self._waiters)):
+            self._heap[:] = sorted(
+                (due, number)
+                for due, number in self._heap
+                if number in self._waiters and self._waiters[number].due == due
+            )
+        self._dispatch()
+        return bool(waiters)
 
     def interrupt(self) -> None:
         for waiter in self._waiters.values():
@@ -101,6 +164,9 @@ class Poller:
 
     async def end(self) -> None:
         self.interrupt()
+        if self.listening is not None:
+            self.listening.cancel()
+            self._tasks.add(self.listening)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -128,16 +194,25 @@ class Poller:
         else:
             now = asyncio.get_running_loop().time()
             if isinstance(command, Sleep):
-                self._push(waiter, now + command.seconds)
+                waiter.hintable = command.hintable
+                self._push(waiter, now if command.hintable and waiter.hinted else now + command.seconds)
             elif isinstance(command, Request):
-                waiter.request = command
+                waiter.request, waiter.asked = command, now
                 self._push(waiter, now if since is None else since)
             else:
                 # A ledger may need the context of its user, and must not keep others from polling.
                 waiter.task = self._start(self._record(waiter, command), waiter.context.copy())
 
     def _push(self, waiter: Waiter, due: float) -> None:
-        heapq.heappush(self._heap, (due, waiter.number))
+        waiter.due = due
+        heapq.heappush(self._heap if waiter.request is None else self._ready, (due, waiter.number))
+        if waiter.request is None or waiter.request.within is None:
+            return
+        # Whole seconds: a deadline that is told again with each poll has one entry.
+        latest = float(math.ceil(waiter.asked + max(0.0, waiter.request.within - LAST_MOMENT)))
+        if latest != waiter.latest:
+            waiter.latest = latest
+            heapq.heappush(self._latest, (latest, waiter.number))
 
     def _start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, context=context)
@@ -152,10 +227,14 @@ class Poller:
         while self._in_flight < self._bound and (waiter := self._take()) is not None:
             assert waiter.request is not None
             self._in_flight += 1
-            waiter.task = self._start(self._request(waiter, waiter.request), Context())
-        if not self._heap or self._in_flight >= self._bound:
+            held = asyncio.get_running_loop().time() - waiter.asked
+            waiter.task = self._start(self._request(waiter, waiter.request.after(held)), Context())
+        moments = [heap[0][0] for heap in (self._heap, self._latest) if heap]
+        if self._ready:
+            moments.append(max(self._ready[0][0], self._gate.opens_at))
+        if not moments or self._in_flight >= self._bound:
             return  # the next answer dispatches again
-        when = max(self._heap[0][0], self._gate.opens_at)
+        when = min(moments)
         if self._timer is None or when < self._timer.when():
             self._disarm()
             self._timer = asyncio.get_running_loop().call_at(when, self._on_time, context=Context())
@@ -174,20 +253,37 @@ class Poller:
         A waiter whose request may leave now. Flows whose sleep is over come to their request on the way.
         """
         loop = asyncio.get_running_loop()
-        while self._heap and self._heap[0][0] <= loop.time():
-            if self._gate.opens_at > loop.time():
-                return None
-            due, number = heapq.heappop(self._heap)
-            waiter = self._waiters.get(number)
-            if waiter is None or waiter.future.done():
+        while True:
+            now = loop.time()
+            if self._latest and self._latest[0][0] <= now:
+                latest, waiter = self._pop(self._latest)
+                if waiter is None or waiter.latest != latest:
+                    continue
+                waiter.latest = None
+            elif self._ready and self._gate.opens_at <= now:
+                due, waiter = self._pop(self._ready)
+                if waiter is None or waiter.due != due:
+                    continue
+            elif self._heap and self._heap[0][0] <= now:
+                due, waiter = self._pop(self._heap)
+                if waiter is not None and waiter.due == due and waiter.request is None and waiter.task is None:
+                    hinted = waiter.hintable and waiter.hinted
+                    waiter.hinted = waiter.hinted and not hinted
+                    self._step(waiter, hinted, since=due)
                 continue
-            if waiter.request is None:
-                self._step(waiter, None, since=due)
             else:
-                self._gate.passed(loop.time())
+                break
+            if waiter.request is not None and waiter.task is None:
+                self._gate.passed(now)
                 return waiter
-        self._gate.drained(loop.time())
+        if not self._ready:
+            self._gate.drained(now)
         return None
+
+    def _pop(self, heap: list[tuple[float, int]]) -> tuple[float, Waiter | None]:
+        moment, number = heapq.heappop(heap)
+        waiter = self._waiters.get(number)
+        return moment, None if waiter is None or waiter.future.done() else waiter
 
     async def _request(self, waiter: Waiter, request: Request) -> None:
         try:

@@ -171,7 +171,9 @@ def verdict(
             if named > policy.retry_after_cap:
                 return GiveUp()
             delay = max(delay, named)
-    if elapsed + delay > policy.total:
+    if elapsed + delay > (policy.total if request.within is None else min(policy.total, request.within)):
+        return GiveUp()
+    if request.over_by is not None and now + delay > request.over_by:
         return GiveUp()
     return Retry(delay)
 
@@ -197,7 +199,7 @@ def persistently(
         attempt += 1
         outcome: Response | NoAnswer
         try:
-            outcome = yield request
+            outcome = yield request.after(clock.monotonic() - began)
         except NoAnswer as error:
             outcome = error
         if isinstance(outcome, Response) and outcome.is_success:

@@ -189,7 +189,8 @@ class Settings:
         connect_timeout: Longest time to open a connection, seconds.
         max_connections: Requests in flight at once; more of them wait.
         requests_per_second: Requests of all waits of an AsyncClient together, spread evenly; None: as many as are due.
-        max_answer_bytes: A larger answer is refused.
+        max_answer_bytes: A larger result is refused, and one with more values than one for each 64 bytes of this. Any
+            other answer may have 1 MiB, or this if it is less.
         proxy: URL of a proxy; None: what the usual environment variables name.
         ca_bundle: File with the certificate authorities to trust, instead of certifi's.
         client_cert: PEM file with a client certificate and its key.
@@ -204,7 +205,7 @@ class Settings:
     connect_timeout: float = field(default=3.0, validator=_above_zero)
     max_connections: int = field(default=10, validator=_above_zero)
     requests_per_second: float | None = field(default=None, validator=validators.optional(_above_zero))
-    max_answer_bytes: int = field(default=16 * 1024 * 1024, validator=_above_zero)
+    max_answer_bytes: int = field(default=8 * 1024 * 1024, validator=_above_zero)
     proxy: str | None = field(
         default=None,
         converter=_proxy,

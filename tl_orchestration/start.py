@@ -16,7 +16,7 @@ from typing import Literal
 from attrs import evolve, field, frozen, validators
 
 from tl_orchestration.attempt import SAME_KEY_TRIES, ids_to_begin_with, make_all, prepare, run_recorded
-from tl_orchestration.claim import Claim
+from tl_orchestration.claim import SETTLE_MARGIN, SETTLE_WINDOW, Claim
 from tl_orchestration.correlation import check_free, check_parameter, recorded_correlation
 from tl_orchestration.delivery import given_up, is_lost, link_lost
 from tl_orchestration.errors import (
@@ -84,6 +84,13 @@ class Step:
         default=None, validator=lambda step, attribute, name: check_parameter(name)
     )
 
+    @property
+    def most_sends(self) -> int:
+        """
+        How often one try may send its start and get no answer that tells its fate.
+        """
+        return SAME_KEY_TRIES if self.on_unknown_start == "repeat-same-key" else 1
+
 
 @frozen
 class Attach:
@@ -134,7 +141,7 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     if request.differs_from(entry.fingerprint, entry.fingerprint_key_id) and step.on_changed_request == "fail":
         raise RequestChanged(
             f"Step {step.key} has started execution {entry.execution_id} for another definition, record or parameters"
-            " than this try asks for. Clear the step to start anew, or set on_changed_request='reattach'.",
+            f" than this try asks for. {_anew(step)}, or set on_changed_request='reattach'.",
             execution_id=entry.execution_id,
         )
     if entry.fingerprint_key_id not in {None, request.key_id}:
@@ -143,6 +150,13 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
             entry.execution_id,
         )
     return Attach(entry.execution_id)
+
+
+def _anew(step: Step) -> str:
+    """
+    How a step's owner gets another start: a key without generations is a caller's own, which nobody can clear.
+    """
+    return "Clear the step to start anew" if step.generation else "Use another key to start anew"
 
 
 def _successes(step: Step) -> frozenset[str]:
@@ -175,7 +189,8 @@ def start_once(
     clock: Clock,
     start: Send,
     repeat: Send,
-    settle: float = 0.0,
+    settle: float = SETTLE_WINDOW,
+    fenced: bool = True,
     delivers: bool = False,
 ) -> Flow[Execution]:
     """
@@ -186,8 +201,9 @@ def start_once(
         timeout: Seconds from the intent to the deadline of the execution.
         start: Sends the POST; never repeats it unless it was provably not processed.
         repeat: Sends requests that may be repeated.
-        settle: Seconds for which an intent that is found may still be another process's that is at it; 0 where the
-            ledger is fenced.
+        settle: Longest time from an intent to its outcome, seconds; goes on record with it, for whoever finds it.
+        fenced: Whether the ledger takes nothing from a process that has lost the step. If not, an intent that is found
+            may be another process's that is at it.
         delivers: Whether the caller hands links over, so that he must not be left with an execution that waits for a
             person who was given none.
 
@@ -202,10 +218,10 @@ def start_once(
     """
     _check_policy(step, service)
     check_free(request, step.correlation_parameter)
-    claim, claimed = Claim(step.key, clock, settle), None
+    claim, claimed = Claim(step.key, clock, fenced=fenced), None
     while claimed is None:
         entry = yield from claim.read()
-        if settle > 0:
+        if not fenced:
             _check_turn(entry, step)
         decision = decide(entry, step, identity)
         if isinstance(decision, Attach):
@@ -253,20 +269,30 @@ def start_once(
             preparing=bool(service.needs(asked, ids.known)),
             correlation_parameter=correlation.parameter if correlation else None,
             correlation_id=correlation.id if correlation else None,
+            settles_at=now + settle,
         )
         unknown = decision.same_key
         claimed = yield from claim.claim(intent, entry)
-    known = yield from prepare(service, asked, step.key, intent, claimed, clock, start)
+    claimed = yield from prepare(service, asked, step.key, intent, claimed, clock, start, settle=settle)
     execution = yield from run_recorded(
-        lambda: service.run(asked, expires_at, start, known),
+        lambda: service.run(asked, expires_at, _in_time(start, claimed), claimed.progress),
         step.key,
+        claimed,
         clock,
         correlation=correlation,
-        tries=SAME_KEY_TRIES if step.on_unknown_start == "repeat-same-key" else 1,
+        tries=step.most_sends,
         unknown=unknown,
     )
     recorded = yield from _record_started(execution, step, clock)
     return _with_handle(execution, step, recorded, reattached=False)
+
+
+def _in_time(start: Send, claimed: Entry) -> Send:
+    """
+    Keep a start from leaving after the time that its intent has announced: by then others may act on its fate.
+    """
+    over_by = None if claimed.settles_at is None else claimed.settles_at - SETTLE_MARGIN
+    return lambda request: start(request if request.repeatable else evolve(request, over_by=over_by))
 
 
 def _go_on(
@@ -396,10 +422,11 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
     for attempt in range(1, _RECORD_TRIES + 1):
         try:
             recorded: Entry = yield AppendEvent(step.key, event)
-        except LedgerError as error:
-            log.warning("Execution %s has started but is not recorded yet: %s", execution.id, error)
+        except Exception as error:  # whatever a ledger raises, the id must not be lost
+            why = error if isinstance(error, TransactionlinkError) else type(error).__name__
+            log.warning("Execution %s has started but is not recorded yet: %s", execution.id, why)
             if attempt < _RECORD_TRIES:
-                yield Sleep(_RECORD_DELAY)
+                yield Sleep(_RECORD_DELAY, stoppable=False)
         else:
             return recorded
     what = f"Execution {execution.id} has started, but the ledger could not record it for step {step.key}."

@@ -17,7 +17,7 @@ import uuid
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -464,6 +464,9 @@ class _AsyncLine(AsyncWire):
 
     async def aclose(self) -> None:
         self._line.close()
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def send(self, request: Request) -> Response:
         await asyncio.sleep(0)  # as on a wire, others get their turn

@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import httpx
@@ -22,10 +22,10 @@ from attrs import define
 from tl_orchestration.credentials import Credentials
 from tl_orchestration.errors import InvalidAnswer, NoAnswer, WaitInterrupted
 from tl_orchestration.exchange import Request, Response
-from tl_orchestration.interruptible import Interrupted, InterruptibleTransport, Interruption
+from tl_orchestration.interruptible import SLICE, Interrupted, InterruptibleTransport, Interruption
 from tl_orchestration.secret import Secret
 from tl_orchestration.settings import Settings, environment_proxy, tls_context
-from tl_orchestration.wire_log import headers_unlogged
+from tl_orchestration.wire_log import contents_unlogged
 
 #: Raised by httpx before a byte of the request is written (measured: reliability facts of httpx 0.28).
 _NOT_SENT = (
@@ -40,6 +40,10 @@ _NOT_SENT = (
 #: Everything that an exchange may fail with. anyio's TLS stream lets the ssl module's own errors through.
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError)
 _IDENTITY = frozenset({"", "identity"})
+#: Most bytes of an answer that holds no result.
+_SMALL = 1024 * 1024
+#: A value in JSON may cost a hundred bytes of memory, so an answer may have one for each so many bytes of the limit.
+_BYTES_PER_VALUE = 64
 _KEEPALIVE_SECONDS = 75.0  # longer than the longest poll interval, so that a waiting client keeps its connection
 
 
@@ -48,8 +52,11 @@ class Wire:
     What the synchronous and the asynchronous sender share: building the request, judging the answer and the failure.
     """
 
-    def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
+    def __init__(
+        self, base_url: str, credentials: Credentials, settings: Settings, now: Callable[[], float] = time.time
+    ) -> None:
         self._base_url = base_url
+        self._now = now
         self._auth = credentials.auth()
         self._settings = settings
         self._proxy = settings.proxy or environment_proxy(base_url)
@@ -94,9 +101,50 @@ class Wire:
             )
         return headers
 
+    def _seconds(self, request: Request) -> float:
+        """
+        Longest time for the request and its answer.
+        """
+        longest = self._settings.request_timeout
+        return longest if request.within is None else min(longest, max(request.within, 0.0))
+
+    def _spare(self, request: Request) -> float | None:
+        """
+        Seconds until a start may not leave any more; None: there is no such time.
+        """
+        return None if request.over_by is None else request.over_by - self._now() - self._settings.request_timeout
+
+    def _check_in_time(self, request: Request) -> None:
+        spare = self._spare(request)
+        if spare is not None and spare <= 0:
+            raise self._overdue(request)
+
+    def _overdue(self, request: Request) -> NoAnswer:
+        return NoAnswer(
+            f"It took so long to send {request.operation} to the service at {self._base_url} that the time announced"
+            " for it has passed. Nothing was sent.",
+            sent=False,
+        )
+
+    def _limit(self, answer: httpx.Response, request: Request) -> int:
+        longest = self._settings.max_answer_bytes
+        return longest if request.operation == "result" and answer.is_success else min(longest, _SMALL)
+
+    def _response(self, answer: httpx.Response, headers: dict[str, str], body: bytes, request: Request) -> Response:
+        """
+        Refuse what would be far larger as values than it is as text: brackets and commas count them well enough.
+        """
+        most = max(self._settings.max_answer_bytes, _SMALL) // _BYTES_PER_VALUE
+        if sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
+            raise InvalidAnswer(
+                f"The service answered {request.operation} with more than {most} values.",
+                status_code=answer.status_code,
+            )
+        return Response(answer.status_code, headers, body)
+
     def _too_large(self, answer: httpx.Response, request: Request) -> InvalidAnswer:
         return InvalidAnswer(
-            f"The service answered {request.operation} with more than {self._settings.max_answer_bytes} bytes.",
+            f"The service answered {request.operation} with more than {self._limit(answer, request)} bytes.",
             status_code=answer.status_code,
         )
 
@@ -112,7 +160,7 @@ class Wire:
     def _late(self, request: Request, *, sent: bool) -> NoAnswer:
         return NoAnswer(
             f"The service at {self._base_url} did not answer {request.operation} within"
-            f" {self._settings.request_timeout:g} seconds." + ("" if sent else " Nothing was sent."),
+            f" {round(self._seconds(request), 3):g} seconds." + ("" if sent else " Nothing was sent."),
             sent=sent,
         )
 
@@ -162,14 +210,12 @@ def _with_query(request: httpx.Request) -> httpx.Request:
 
 class _SyncTransport(InterruptibleTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        with headers_unlogged():
-            return super().handle_request(_with_query(request))
+        return super().handle_request(_with_query(request))
 
 
 class _AsyncTransport(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        with headers_unlogged():
-            return await super().handle_async_request(_with_query(request))
+        return await super().handle_async_request(_with_query(request))
 
 
 class SyncWire(Wire):
@@ -177,9 +223,12 @@ class SyncWire(Wire):
     Sends from a plain thread. The whole exchange obeys one deadline, and ``stop`` can end it at any moment.
     """
 
-    def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
-        super().__init__(base_url, credentials, settings)
+    def __init__(
+        self, base_url: str, credentials: Credentials, settings: Settings, now: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(base_url, credentials, settings, now)
         self._interruption = Interruption(monotonic=time.monotonic)
+        self._slots = threading.BoundedSemaphore(settings.max_connections)
         self._transport = self._new_transport()
         self._closed = False
 
@@ -203,22 +252,34 @@ class SyncWire(Wire):
             raise RuntimeError("This client has been closed.")
         progress = _Progress()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(contents_unlogged())
             transport = self._transport if request.repeatable else stack.enter_context(self._new_transport())
-            stack.enter_context(self._interruption.limited(self._settings.request_timeout, stop))
+            stack.enter_context(self._interruption.limited(self._seconds(request), stop))
             outgoing = self._build(request)
             outgoing.extensions["trace"] = progress
             outgoing.extensions["remaining"] = self._interruption.remaining
+            self._check_in_time(request)
             try:
+                if request.repeatable:
+                    self._take_slot()
+                    stack.callback(self._slots.release)
                 answer = self._authorized(transport, outgoing)
                 stack.callback(answer.close)
                 headers = self._admit(answer, request)
-                return Response(answer.status_code, headers, b"".join(self._chunks(answer, request)))
+                return self._response(answer, headers, b"".join(self._chunks(answer, request)), request)
             except Interrupted as error:
                 if error.by_caller:
                     raise WaitInterrupted(f"Stopped as asked, during {request.operation}.") from None
                 raise self._late(request, sent=progress.sent) from None
             except _FAILURES as error:
                 raise self._failure(request, error, sent=progress.sent) from None
+
+    def _take_slot(self) -> None:
+        """
+        Wait here for one of the shared connections: httpcore's own queue sees neither flag nor deadline.
+        """
+        while not self._slots.acquire(timeout=min(SLICE, self._interruption.remaining(None))):
+            pass
 
     def _authorized(self, transport: httpx.BaseTransport, outgoing: httpx.Request) -> httpx.Response:
         with contextlib.closing(self._auth.sync_auth_flow(outgoing)) as flow:
@@ -235,10 +296,10 @@ class SyncWire(Wire):
                 answer.close()
 
     def _chunks(self, answer: httpx.Response, request: Request) -> Iterator[bytes]:
-        size = 0
+        size, limit = 0, self._limit(answer, request)
         for chunk in cast("httpx.SyncByteStream", answer.stream):
             size += len(chunk)
-            if size > self._settings.max_answer_bytes:
+            if size > limit:
                 raise self._too_large(answer, request)
             yield chunk
 
@@ -252,6 +313,7 @@ class _Pool:
 
     free: list[httpx.AsyncBaseTransport]
     in_flight: asyncio.Semaphore
+    starts: asyncio.Semaphore
     closed: bool = False
 
 
@@ -260,8 +322,10 @@ class AsyncWire(Wire):
     Sends from event loops; each has connections of its own.
     """
 
-    def __init__(self, base_url: str, credentials: Credentials, settings: Settings) -> None:
-        super().__init__(base_url, credentials, settings)
+    def __init__(
+        self, base_url: str, credentials: Credentials, settings: Settings, now: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(base_url, credentials, settings, now)
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._making = threading.Lock()
 
@@ -273,7 +337,8 @@ class AsyncWire(Wire):
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = _Pool([], asyncio.Semaphore(self._settings.max_connections))
+            most = self._settings.max_connections
+            pool = _Pool([], asyncio.Semaphore(most), asyncio.Semaphore(most))
             with self._making:
                 # Open connections keep their loop alive, so a dead loop does not leave by itself.
                 for dead in [known for known in self._pools if known.is_closed()]:
@@ -293,27 +358,51 @@ class AsyncWire(Wire):
             for transport in pool.free:
                 await transport.aclose()
 
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """
+        To be held from before a start is announced until its answer is on record: so it is announced when it can leave.
+        """
+        return self._pool().starts
+
     async def send(self, request: Request) -> Response:
         """
         As :meth:`SyncWire.send`; cancelling the task ends it.
         """
-        pool = self._pool()
-        async with pool.in_flight:
-            if not request.repeatable:
-                async with self._new_transport() as transport:
-                    return await self._exchange(transport, request, _Progress())
-            transport = pool.free.pop() if pool.free else self._new_transport()
-            try:
-                response = await self._exchange(transport, request, None)
-            except BaseException:
-                # Whatever state it is in: after some failures httpcore counts a connection that is gone.
-                with contextlib.suppress(Exception):
-                    await transport.aclose()
-                raise
-            pool.free.append(transport)
-            if pool.closed:
+        pool, began = self._pool(), time.monotonic()
+        async with self._slot(pool, request):
+            self._check_in_time(request)
+            with contents_unlogged():
+                return await self._send(pool, request.after(time.monotonic() - began))
+
+    async def _send(self, pool: _Pool, request: Request) -> Response:
+        if not request.repeatable:
+            async with self._new_transport() as transport:
+                return await self._exchange(transport, request, _Progress())
+        transport = pool.free.pop() if pool.free else self._new_transport()
+        try:
+            response = await self._exchange(transport, request, None)
+        except BaseException:
+            # Whatever state it is in: after some failures httpcore counts a connection that is gone.
+            with contextlib.suppress(Exception):
                 await transport.aclose()
-            return response
+            raise
+        pool.free.append(transport)
+        if pool.closed:
+            await transport.aclose()
+        return response
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, pool: _Pool, request: Request) -> AsyncIterator[None]:
+        limits = [limit for limit in (self._spare(request), request.within) if limit is not None]
+        try:
+            async with asyncio.timeout(max(min(limits), 0.0) if limits else None):
+                await pool.in_flight.acquire()
+        except TimeoutError:
+            raise (self._late(request, sent=False) if request.over_by is None else self._overdue(request)) from None
+        try:
+            yield
+        finally:
+            pool.in_flight.release()
 
     async def _exchange(
         self, transport: httpx.AsyncBaseTransport, request: Request, progress: _Progress | None
@@ -322,11 +411,11 @@ class AsyncWire(Wire):
         if progress is not None:  # tracing costs, and for what may be repeated it does not matter
             outgoing.extensions["trace"] = progress.note
         try:
-            async with asyncio.timeout(self._settings.request_timeout):
+            async with asyncio.timeout(self._seconds(request)):
                 answer = await self._authorized(transport, outgoing)
                 try:
                     headers = self._admit(answer, request)
-                    return Response(answer.status_code, headers, await self._body(answer, request))
+                    return self._response(answer, headers, await self._body(answer, request), request)
                 finally:
                     await answer.aclose()
         except TimeoutError:
@@ -349,10 +438,10 @@ class AsyncWire(Wire):
                 await answer.aclose()
 
     async def _body(self, answer: httpx.Response, request: Request) -> bytes:
-        size, chunks = 0, []
+        size, chunks, limit = 0, [], self._limit(answer, request)
         async for chunk in cast("httpx.AsyncByteStream", answer.stream):
             size += len(chunk)
-            if size > self._settings.max_answer_bytes:
+            if size > limit:
                 raise self._too_large(answer, request)
             chunks.append(chunk)
         return b"".join(chunks)

@@ -23,11 +23,11 @@ from tl_orchestration.errors import (
     TransactionlinkError,
     WaitTimeout,
 )
-from tl_orchestration.exchange import AppendEvent, Clock, Flow, Send, Sleep
+from tl_orchestration.exchange import LAST_MOMENT, AppendEvent, Clock, Flow, Send, Sleep
 from tl_orchestration.ledger.entry import Event, State
 from tl_orchestration.models import Execution, Handle
 from tl_orchestration.observer import SILENT, Metrics
-from tl_orchestration.pacing import LONGEST_PAUSE, Pacing
+from tl_orchestration.pacing import LONGEST_PAUSE, SAFETY_NET, Pacing
 from tl_orchestration.services import Service
 from tl_orchestration.status import Status
 
@@ -35,8 +35,15 @@ log = logging.getLogger(__name__)
 
 #: How long a wait goes on after the execution's own expiry, seconds: clocks differ, and the service needs a moment.
 EXPIRY_GRACE = 60.0
+#: Longest time for all that follows a deadline, seconds: the last poll has ``LAST_MOMENT`` of it, a cancel or a look
+#: for the result has the rest.
+AFTERMATH = 10.0
+#: What each of those requests has at least, seconds.
+_AT_LEAST = 1.0
 #: For how long a fresh execution may be unknown to the service's reading side, seconds.
 READ_YOUR_START = 30.0
+#: Polls after a hint whose change does not show yet: what the service reads from may lag behind what it sends.
+FOLLOW_UPS = (2.0, 10.0)
 _TRANSIENT = (NoAnswer, RateLimited, ServerError, InvalidAnswer)
 _CREDENTIAL = (AuthenticationError, PermissionDenied)
 
@@ -48,6 +55,7 @@ class Patience:
 
     Args:
         pacing: Intervals between polls.
+        safety_net: Intervals instead of them where the client has an inbox, whose hints make a poll immediate.
         error_budget: Seconds of unbroken failure after which the wait gives up; the execution goes on.
         credential_budget: The same for a credential that is refused after it has worked. None: the error budget. 0 is
             for a caller who can bring a new credential.
@@ -56,6 +64,7 @@ class Patience:
     """
 
     pacing: Pacing = field(factory=Pacing)
+    safety_net: Pacing = SAFETY_NET
     error_budget: float = 900.0
     credential_budget: float | None = None
     cancel_on_timeout: bool | None = None
@@ -94,10 +103,11 @@ def wait(
     failures = _Failures(patience, clock, fresh=handle.owned, proven=proven)
     began = clock.monotonic()
     seen: _Seen | None = None
+    follow_ups: list[float] = []
     while True:
         pause = 0.0
         # Before a deadline is declared passed, the last poll is as persistent as a cancel would be.
-        ask = send if ends.remaining() > 0 else repeat
+        ask = ends.hurried(send if ends.remaining() > 0 else repeat, LAST_MOMENT)
         try:
             execution = yield from service.poll(handle.execution_id, ask)
         except TransactionlinkError as error:
@@ -106,6 +116,7 @@ def wait(
         else:
             failures.reset()
             if seen is None or execution.raw_status != seen.raw_status:
+                follow_ups = []
                 _notice(execution, patience, metrics)
             if execution.is_terminal:
                 if seen is not None:
@@ -117,9 +128,14 @@ def wait(
             del execution  # thousands of waits sleep at once: none needs to keep a whole answer
         remaining = ends.remaining()
         if remaining <= 0:
-            return (yield from _late(service, handle, patience, seen, ends, repeat, clock))
+            hurried = ends.hurried(repeat, AFTERMATH)
+            return (yield from _late(service, handle, patience, seen, ends, hurried, clock))
         delay = patience.pacing.delay(clock.monotonic() - began, rng)
-        yield Sleep(min(max(delay, min(pause, LONGEST_PAUSE)), remaining))
+        if follow_ups:
+            delay = min(delay, follow_ups.pop(0))
+        hinted = yield Sleep(min(max(delay, min(pause, LONGEST_PAUSE)), remaining), hintable=pause == 0)
+        if hinted:
+            follow_ups = [*FOLLOW_UPS]
 
 
 def _notice(execution: Execution, patience: Patience, metrics: Metrics) -> None:
@@ -166,10 +182,20 @@ class _Ends:
             limits.append((expires_at + EXPIRY_GRACE, "its expiry"))
         self.at: float | None
         self.at, self.why = min(limits, default=(None, "nothing"))
-        self._monotonic = None if self.at is None else self._clock.monotonic() + (self.at - self._clock.now())
+        self._known_at = self._clock.monotonic()
+        self._monotonic = None if self.at is None else self._known_at + (self.at - self._clock.now())
 
     def remaining(self) -> float:
         return float("inf") if self._monotonic is None else self._monotonic - self._clock.monotonic()
+
+    def hurried(self, send: Send, seconds: float) -> Send:
+        """
+        Send so that the answer is there so many seconds after the end; after now, if that was over before it was known.
+        """
+        if self._monotonic is None:
+            return send
+        over = max(self._monotonic, self._known_at) + seconds
+        return lambda request: send(evolve(request, within=max(_AT_LEAST, over - self._clock.monotonic())))
 
 
 class _Failures:
@@ -258,7 +284,7 @@ def _late(
         elif after.cancel_accepted:
             cancelled, outcome = True, "Its cancel was accepted, but its status since then could not be read."
         else:
-            outcome = "It could not be cancelled."
+            outcome = f"It could not be cancelled: {after} If it still runs: `tl cancel {handle.execution_id}`."
     else:
         outcome = "It was left running."
     when = datetime.fromtimestamp(ends.at or 0.0, UTC).isoformat(timespec="seconds")

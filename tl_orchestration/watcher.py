@@ -9,13 +9,17 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from tl_orchestration.errors import InvalidSettings, WaitInterrupted
+from tl_orchestration.listener import listen
 from tl_orchestration.models import Execution
 from tl_orchestration.poller import Poller
+from tl_orchestration.wait import Patience
 
 if TYPE_CHECKING:
     from tl_orchestration.client import AsyncClient, Target
-    from tl_orchestration.wait import Patience
+    from tl_orchestration.hints import HintSource
 
 
 class Watcher:
@@ -23,22 +27,29 @@ class Watcher:
     Waits for any number of executions of one client, with few requests in flight (``max_connections`` of the client's
     settings). ``AsyncClient.wait`` goes through a watcher of the client's own.
 
+    With an inbox, it is asked once a second for all of them: a hint about an execution makes its poll immediate, and
+    the other polls keep to ``Patience.safety_net``.
+
     It may be used from several event loops: each has its own waits, pauses and limits. Between polls it keeps
     one timer and no task; without waits, neither.
 
     Args:
         client: Whose executions, connections and settings.
         requests_per_second: Requests of all waits together, spread evenly; None: as many as are due.
+        inbox: Where webhooks arrive, such as :class:`tl_orchestration.webhooks.inbox.Inbox`; None: nowhere.
 
     Raises:
         InvalidSettings: ``requests_per_second`` is not above zero.
     """
 
-    def __init__(self, client: AsyncClient, *, requests_per_second: float | None = None) -> None:
+    def __init__(
+        self, client: AsyncClient, *, requests_per_second: float | None = None, inbox: HintSource | None = None
+    ) -> None:
         if requests_per_second is not None and not requests_per_second > 0:
             raise InvalidSettings(f"requests_per_second must be greater than zero, not {requests_per_second!r}.")
         self._client = client
         self._limit = requests_per_second
+        self._inbox = inbox
         # A poller without waits holds nothing of its loop, so the entry goes when the loop does.
         self._pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = weakref.WeakKeyDictionary()
         self._making = threading.Lock()
@@ -64,13 +75,26 @@ class Watcher:
             poller = Poller(self._client, self._limit)
             with self._making:
                 self._pollers[loop] = poller
-        waiter = poller.admit(self._client._wait(execution, timeout, patience))
+        if self._inbox is not None:
+            patience = patience or Patience()
+            patience = evolve(patience, pacing=patience.safety_net)
+        waiter = poller.admit(self._client._wait(execution, timeout, patience), _id_of(execution))
+        if self._inbox is not None:
+            listen(self._inbox, poller)
         try:
             return await waiter.future
         except WaitInterrupted as error:
             raise error.about(_id_of(execution)) from None
         finally:
             poller.dismiss(waiter)
+
+    def nudge(self, execution_id: str) -> bool:
+        """
+        Poll an execution at once, because somebody says that it has changed. Returns whether anybody waits for it in
+        the running event loop.
+        """
+        poller = self._pollers.get(asyncio.get_running_loop())
+        return poller is not None and poller.nudge(execution_id)
 
     async def close(self) -> None:
         """

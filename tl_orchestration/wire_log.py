@@ -2,7 +2,7 @@
 What httpcore may say at DEBUG about our own exchanges: how far it has come, not what the service or a proxy wrote.
 
 Its log lines quote the headers of an answer, where a cookie or an address may grant access, and errors that quote what
-could not be read. Exchanges of others in the same process are logged as ever.
+could not be read, which may be a piece of the body. Exchanges of others in the same process are logged as ever.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _StepsOnly(logging.Filter):
 
 
 @contextlib.contextmanager
-def headers_unlogged() -> Iterator[None]:
+def contents_unlogged() -> Iterator[None]:
     """
-    Keep headers out of what is logged by the code under this.
+    Keep what an answer says out of what is logged by the code under this, which reads and closes it.
     """
     before = _ours.set(True)
     try:
@@ -43,4 +43,4 @@ def headers_unlogged() -> Iterator[None]:
 for _name in _LOGGERS:
     logging.getLogger(_name).addFilter(_StepsOnly())
 
-__all__ = ["headers_unlogged"]
+__all__ = ["contents_unlogged"]

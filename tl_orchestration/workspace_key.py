@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _PATH = "/auth/authorize"
 #: A token is given up before its end: by this share of its time, and at most so many seconds.
 _MARGIN_SHARE, _LONGEST_MARGIN = 0.1, 60.0
+#: A longer time than this is none, seconds: such a token is used until it is refused.
+_LONGEST_LIFETIME = 1e9
 #: For how long a Retry-After keeps everybody from asking again, seconds.
 _LONGEST_PAUSE = 60.0
 
@@ -319,7 +321,7 @@ def _token(response: Response, body: dict[str, str], asked_at: float) -> _Token:
     except (InvalidAnswer, InvalidSettings, KeyError):
         raise _no_token("with something else than a token", response) from None
     lifetime = document.get("expiryDuration")
-    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or lifetime <= 0:
+    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not 0 < lifetime <= _LONGEST_LIFETIME:
         lifetime = math.inf  # then it is used until it is refused
     margin = min(_MARGIN_SHARE * lifetime, _LONGEST_MARGIN)
     return _Token(Secret(header), asked_at=asked_at, until=asked_at + lifetime - margin)

@@ -4,6 +4,7 @@ Run a workflow execution as one step: start, wait, judge, hand on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier, Context
 
     from airflow_provider.hooks import TransactionlinkHook
-    from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing, RunRequest, Step
+    from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.outcome import OutcomeRules
 
@@ -131,7 +132,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         correlation_parameter: str | None = None,
         on_changed_request: Literal["fail", "reattach"] = "fail",
         on_partial: Literal["fail", "accept"] = "fail",
-        on_link: Callable[[Context], Any] | BaseNotifier | None = None,
+        on_link: Callable[[Any], Any] | BaseNotifier | None = None,
         on_link_lost: Literal["fail", "restart"] = "fail",
         status_map: Mapping[str, str] | None = None,
         result: str = "reference",
@@ -170,8 +171,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.fail_when = fail_when
         self.skip_when = skip_when
         self.execution_url: str | None = None
-        self._has_key = key is not None  # whatever it is rendered to
-        self._is_recorded = durable or self._has_key
+        self.has_key = key is not None  # whatever it is rendered to
+        self.is_recorded = durable or self.has_key
         self._stop_requested = False
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
@@ -198,20 +199,21 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             grace: Seconds to wait in the worker before deferring; None: to the end.
             ends: When the wait ends at the latest, epoch seconds.
         """
-        from airflow_provider import waiting
+        from airflow_provider import arguments, waiting
         from airflow_provider.failures import reported
 
-        with reported(retry_endings=self.retry_failed, keyed=self._has_key):
-            hook, rules, pacing = self._checked()
-            request, ledger = self._request(hook), self._ledger(hook, context)
+        with reported(retry_endings=self.retry_failed, keyed=self.has_key):
+            hook = self._hook()
+            rules, pacing = arguments.rules(self, hook), arguments.pacing(self)
+            request, ledger = arguments.request(self, hook), arguments.ledger(self, hook, context)
             with self._client(hook, ledger) as client:
                 with waiting.stoppable(client, None, context, cancel=self.cancel_on_kill):
                     execution = client.run(
                         request,
-                        key=self._step(context),
-                        timeout=_seconds(self.timeout),
+                        key=arguments.step(self, context),
+                        timeout=arguments.seconds(self.timeout),
                         stop=self._told_to_stop,
-                        on_link=self._on_link(context),
+                        on_link=arguments.link_receiver(self, context),
                     )
                 handle = waiting.ending_by(ends, self._bounded(execution.handle, context))
                 self._announce(hook, execution, context)
@@ -228,16 +230,18 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         Resume after the trigger's event, which is a hint only: the service is asked before anything is believed.
         """
-        from airflow_provider import waiting
+        from airflow_provider import arguments, waiting
         from airflow_provider.events import Ending, WaitEvent
         from airflow_provider.failures import reported
 
         with reported(retry_endings=self.retry_failed, under_way=True):
             said = WaitEvent.from_dict(event)
             waiting.check_event(said)
-            hook, rules, pacing = self._checked()
-            with self._client(hook, self._ledger(hook, context)) as client:
-                handle = self._bounded(waiting.handle_of(said, client.ledger, self._ledger_key(context)), context)
+            hook = self._hook()
+            rules, pacing = arguments.rules(self, hook), arguments.pacing(self)
+            with self._client(hook, arguments.ledger(self, hook, context)) as client:
+                key = arguments.ledger_key(self, context)
+                handle = self._bounded(waiting.handle_of(said, client.ledger, key), context)
                 self.execution_url = hook.execution_url(handle.execution_id)
                 ended: Execution | None
                 if said.ending is Ending.DEADLINE and handle.execution_id == said.execution_id:
@@ -252,9 +256,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         As Airflow's. But where Airflow ends the wait because its trigger has crashed, the step goes on waiting.
         """
-        import time
-
-        from airflow_provider import waiting
+        from airflow_provider import arguments, waiting
         from airflow_provider.failures import reported
         from airflow_provider.versions import TaskDeferralError, TaskDeferralTimeout
 
@@ -270,8 +272,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         self.log.warning("The wait in the triggerer has broken off; this step goes on where it was.")
         with reported(under_way=True):
             hook = self._hook()
-            with self._client(hook, self._ledger(hook, context)) as client:
-                waiting.check_recorded(client.ledger, self._ledger_key(context))
+            with self._client(hook, arguments.ledger(self, hook, context)) as client:
+                waiting.check_recorded(client.ledger, arguments.ledger_key(self, context))
         return self._run(context, grace, ends=ends)
 
     def on_kill(self) -> None:
@@ -280,42 +282,6 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         self._stop_requested = True
 
-    # -- before the start ------------------------------------------------------------------------------------------
-
-    def _checked(self) -> tuple[TransactionlinkHook, OutcomeRules, Pacing]:
-        """
-        Every argument that can be wrong without asking the service, found before anything is sent.
-        """
-        from airflow_provider import handing_on
-        from tl_orchestration import Pacing
-        from tl_orchestration.errors import InvalidRequest
-
-        try:
-            if _seconds(self.timeout) <= 0 or (self.defer_after is not None and self.defer_after < 0):
-                raise ValueError("timeout must be positive, and defer_after not negative")
-            pacing = Pacing() if self.poll_interval is None else Pacing.every(float(self.poll_interval))
-            rules = self._rules()
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error}.") from None
-        hook = self._hook()
-        handing_on.destination(hook, self.result)
-        return hook, rules, pacing
-
-    def _request(self, hook: TransactionlinkHook) -> RunRequest:
-        from tl_orchestration import RunRequest
-        from tl_orchestration.options import options_for
-
-        parameters = _revealed(self.parameters)
-        return RunRequest(
-            self.workflow_definition_id,
-            parameters={} if parameters is None else parameters,
-            locale=self.locale,
-            expires_at=self.expires_at or None,
-            expires_in=self.expires_in,
-            record_id=self.record_id or None,
-            options=options_for(hook.service(), _revealed(self.service_options), "service_options"),
-        )
-
     def _hook(self) -> TransactionlinkHook:
         from airflow_provider.hooks import TransactionlinkHook
 
@@ -323,99 +289,6 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
 
     def _client(self, hook: TransactionlinkHook, ledger: Ledger | None) -> Client:
         return hook.get_client(ledger=ledger, status_map=self.status_map)
-
-    def _rules(self) -> OutcomeRules:
-        from tl_orchestration.outcome import OutcomeRules
-
-        return OutcomeRules(
-            result_fields=self.result_fields,
-            fail_when=self.fail_when,
-            skip_when=self.skip_when,
-            on_partial=self.on_partial,
-        )
-
-    def _ledger(self, hook: TransactionlinkHook, context: Context) -> Ledger | None:
-        from airflow_provider import versions
-        from airflow_provider.ledger import TaskStateLedger
-        from tl_orchestration.errors import InvalidSettings
-
-        if self._has_key:
-            return hook.sql_ledger()
-        if not self.durable:
-            return None
-        store = versions.task_state_store(context)
-        if store is None:
-            raise InvalidSettings(
-                "This Airflow keeps no task state over retries (that needs 3.3). Upgrade, or say durable=False: then"
-                " a retry of this task starts a new execution."
-            )
-        return TaskStateLedger(store)
-
-    def _step(self, context: Context) -> Step | None:
-        from airflow_provider import identity
-        from tl_orchestration import Step
-        from tl_orchestration.errors import InvalidRequest
-
-        if not self.durable and not self._has_key:
-            if self.on_unknown_start == "repeat-same-key":
-                raise InvalidRequest(
-                    "on_unknown_start='repeat-same-key' needs durable=True or a key: the idempotency key is kept with"
-                    " the step's state."
-                )
-            if self.correlation_parameter is not None:
-                raise InvalidRequest(
-                    "correlation_parameter needs durable=True or a key: the id is kept with the step's state."
-                )
-            if self.on_link_lost == "restart":
-                raise InvalidRequest(
-                    "on_link_lost='restart' needs durable=True or a key: without the step's state, a retry starts"
-                    " another execution in any case."
-                )
-            return None
-        try:
-            return Step(
-                key=self._ledger_key(context),
-                generation="" if self._has_key else identity.generation(context["ti"]),
-                retry_failed=self.retry_failed,
-                on_unknown_start=self.on_unknown_start,
-                correlation_parameter=self.correlation_parameter,
-                on_changed_request=self.on_changed_request,
-                on_partial=self.on_partial,
-                on_link_lost=self.on_link_lost,
-            )
-        except ValueError as error:
-            raise InvalidRequest(f"An argument of task {self.task_id!r} cannot be used: {error.args[0]}.") from None
-
-    def _on_link(self, context: Context) -> Callable[[Execution], None] | None:
-        from airflow_provider.on_link import with_context
-        from tl_orchestration.errors import InvalidRequest
-
-        if self.on_link is None:
-            return None
-        if not callable(self.on_link):
-            raise InvalidRequest(
-                f"on_link of task {self.task_id!r} must be a callable that takes Airflow's context, or a notifier, not"
-                f" {type(self.on_link).__name__}."
-            )
-        return with_context(self.on_link, context)
-
-    def _ledger_key(self, context: Context) -> str:
-        """
-        The step's name in its ledger: the caller's own key, or what Airflow calls it.
-        """
-        from airflow_provider import identity
-        from tl_orchestration.errors import InvalidRequest
-
-        if not self._has_key:
-            return identity.step_key(context["ti"])
-        key: Any = self.key  # native rendering makes a number of one that looks like it
-        if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
-            raise InvalidRequest(
-                f"The key of task {self.task_id!r} is rendered to something that is no text, or empty."
-            )
-        return str(key)
-
-    # -- after the start -------------------------------------------------------------------------------------------
 
     def _announce(self, hook: TransactionlinkHook, execution: Execution, context: Context) -> None:
         self.log.info(
@@ -497,16 +370,8 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 service=handle.service,
                 api_version=handle.api_version,
                 cancel_on_kill=self.cancel_on_kill,
-                durable=self._is_recorded,
+                durable=self.is_recorded,
             ),
             method_name="execute_complete",
         )
         raise AssertionError("defer raises TaskDeferred")
-
-
-def _revealed(value: Any) -> Any:
-    return value.reveal() if isinstance(value, Withheld) else value
-
-
-def _seconds(timeout: timedelta | float) -> float:
-    return float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)

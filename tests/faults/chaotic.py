@@ -130,8 +130,13 @@ _SHORT_WAITS = (
     "Wednesday, 21-Oct-15 07:28:00",
 )
 _LONG_WAITS = ("120", "inf", "1e3", "Fri, 31 Dec 2100 23:59:59 GMT")
-#: One fault in so many is a 429: it is the only refusal among them, and nobody may call it unknown.
-_REFUSALS = 17
+#: Refusals: the service has not taken the request up and says so, and nobody may call that unknown.
+REFUSALS: Mapping[str, Strike] = {
+    "400": _answers("400 Bad Request"),
+    "403": _answers("403 Forbidden"),
+    "404": _answers("404 Not Found"),
+}
+WAIT = "429"
 _HIDDEN = frozenset({"reset before reading"})
 
 
@@ -185,7 +190,9 @@ class ChaoticService:
             conversation.read_request()
         if fate is None:
             conversation.send(self._answer(visit))
-        elif fate == "429":
+        elif fate in REFUSALS:
+            REFUSALS[fate](conversation, b"")
+        elif fate == WAIT:
             waits = _SHORT_WAITS + (_LONG_WAITS if visit.operation == "run" else ())
             wait = chance.choice(waits)
             _answers("429 Too Many Requests", *([f"Retry-After: {wait}"] if wait else []))(conversation, b"")
@@ -210,7 +217,7 @@ class ChaoticService:
             chance = random.Random(f"{self._seed}/{visit.operation}/{visit.subject}/{self._visits[visit]}")
             if chance.random() >= self._share:
                 return None, chance
-            fate = "429" if chance.randrange(_REFUSALS) == 0 else chance.choice(list(SILENCES))
+            fate = chance.choice([*SILENCES, *REFUSALS, WAIT])
             self.account.faults[fate] += 1
             return fate, chance
 

@@ -17,26 +17,48 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import asdict, define, field, frozen
 from sqlalchemy import Engine, event
 
 from tests.remote import TOKEN, Remote
-from tl_orchestration import Client, OrganizationToken, RunRequest, Step
+from tl_orchestration import (
+    B3osKey,
+    B3osOptions,
+    Client,
+    Execution,
+    LegacyOptions,
+    OrganizationToken,
+    RunRequest,
+    Step,
+    WorkspaceKey,
+)
+from tl_orchestration.credentials import Credentials
 from tl_orchestration.errors import TransactionlinkError
 from tl_orchestration.exchange import AppendEvent, Clock, Command, Request, Sleep
 from tl_orchestration.ledger import SqlLedger
+from tl_orchestration.options import Options
 from tl_orchestration.settings import tls_context
 
 ROOT = Path(__file__).parents[2]
 #: The service has carried the start out, and its answer has not come yet.
 PENDING = "answer to run pending"
-#: By the locale the service's account tells the lives of a step apart; it is no part of what was asked for.
+#: By the locale the service's account tells the lives of a step apart; it is no part of what was asked for. A step of a
+#: service that takes none has one life here.
 LIVES = {"0": "en", "1": "de"}
+#: By the service's name, a credential of the sandbox and what only this service takes.
+APIS: Mapping[str, tuple[Callable[[], Credentials], Options | None]] = {
+    "transactionlink": (lambda: OrganizationToken(TOKEN), None),
+    "transactionlink-legacy": (
+        lambda: WorkspaceKey("sandbox-key", "sandbox-secret"),
+        LegacyOptions(first_name="Ada"),
+    ),
+    "b3os": (lambda: B3osKey("b3sk_sandbox"), B3osOptions(source_system="crm", source_entity_type="customer")),
+}
 
 
 @frozen(kw_only=True)
@@ -51,6 +73,11 @@ class Order:
         generation: The step's life.
         later: How much later than now the try believes it is, seconds.
         dies_at: The point at which it is killed, counted from 0; None: it lives.
+        api: The service's name.
+        on_unknown_start: What the try does about a start of unknown fate.
+        correlation_parameter: The parameter that carries a correlation id.
+        links: File to which the try hands links over, a line for each; None: it does not.
+        on_link_lost: What it does where the link of an earlier try is gone.
     """
 
     ledger: str
@@ -59,6 +86,11 @@ class Order:
     generation: str = "0"
     later: float = 0.0
     dies_at: int | None = None
+    api: str = "transactionlink"
+    on_unknown_start: Literal["fail", "repeat-same-key"] = "fail"
+    correlation_parameter: str | None = None
+    links: str | None = None
+    on_link_lost: Literal["fail", "restart"] = "fail"
 
 
 @define(kw_only=True)
@@ -110,8 +142,9 @@ class Mortal(Client):
         self._points = points
         self._order = order
         super().__init__(
-            OrganizationToken(TOKEN),
+            APIS[order.api][0](),
             order.service,
+            order.api,
             ledger=ledger,
             clock=Clock(now=lambda: time.time() + self._later, monotonic=lambda: time.monotonic() + self._later),
         )
@@ -150,7 +183,7 @@ def started(remote: Remote, key: str, generation: str) -> list[str]:
     return [
         start["execution_id"]
         for start in remote.starts()
-        if start["definition"] == key and start["locale"] == LIVES[generation]
+        if start["definition"] == key and (start["locale"] or LIVES["0"]) == LIVES[generation]
     ]
 
 
@@ -162,16 +195,33 @@ def attempt(order: Order) -> Outcome:
     ledger = SqlLedger(order.ledger, "mortal")
     ledger.read(order.key)  # that the tables fit is no part of the protocol
     _watch(points)
-    request = RunRequest(order.key, {"firstName": "Ada"}, locale=LIVES[order.generation])
+    options = APIS[order.api][1]
+    request = RunRequest(order.key, {"firstName": "Ada"}, locale=LIVES[order.generation], options=options)
     outcome = Outcome(points=points.names)
+    step = Step(
+        key=order.key,
+        generation=order.generation,
+        on_unknown_start=order.on_unknown_start,
+        on_link_lost=order.on_link_lost,
+        correlation_parameter=order.correlation_parameter,
+    )
     with Mortal(order, points, ledger) as client:
         try:
-            execution = client.run(request, Step(key=order.key, generation=order.generation))
+            execution = client.run(request, step, on_link=_delivering_to(order.links) if order.links else None)
         except TransactionlinkError as error:
             outcome.error, outcome.execution_id = type(error).__name__, error.execution_id
         else:
             outcome.execution_id, outcome.reattached = execution.id, execution.reattached
     return outcome
+
+
+def _delivering_to(links: str) -> Callable[[Execution], None]:
+    def deliver(execution: Execution) -> None:
+        assert execution.link is not None
+        with Path(links).open("a") as file:
+            file.write(f"{execution.id} {execution.link.reveal()}\n")
+
+    return deliver
 
 
 def _watch(points: Points) -> None:

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from tests.faults.chaotic import SILENCES, ChaoticService
+from tests.faults.chaotic import REFUSALS, SILENCES, WAIT, ChaoticService
 from tests.wire.fault_server import FaultServer
 from tl_orchestration import AsyncClient, OrganizationToken, Pacing, Patience, RunRequest, Settings, Status
-from tl_orchestration.errors import StartOutcomeUnknown, TransactionlinkError
+from tl_orchestration.errors import (
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    StartOutcomeUnknown,
+    TransactionlinkError,
+)
 from tl_orchestration.ledger import Ledger, MemoryLedger, SqlLedger, State
 from tl_orchestration.retry import RetryPolicy
 
@@ -24,8 +30,11 @@ EXECUTIONS = 10_000 if os.environ.get("SOAK") else 1_000
 CLIENTS = 8
 #: Steps that a client has at work at the same time.
 AT_ONCE = 8
-#: How often a step is tried again, as an orchestrator would.
+#: How often a step is tried again, as an orchestrator would; after a refusal, as a person would who has seen to it.
 TRIES = 6
+SEEN_TO = (InvalidRequest, NotFound, PermissionDenied)
+#: Seconds between two moments in which the service's listener is closed, and how long each takes.
+OPEN, CLOSED = 0.4, 0.1
 
 SETTINGS = Settings(request_timeout=4.0, connect_timeout=4.0, max_connections=AT_ONCE)
 RETRY = RetryPolicy(base=0.01, cap=0.02, retry_after_cap=2.0)
@@ -61,7 +70,7 @@ async def run_step(client: AsyncClient, key: str, report: Report) -> None:
                 await client.run(request, key=key)
             return
         except TransactionlinkError as error:
-            if not (error.retryable and left):
+            if not (left and (error.retryable or isinstance(error, SEEN_TO))):
                 report.failed[key] = error
                 return
             await asyncio.sleep(0.02)
@@ -71,7 +80,17 @@ async def run_step(client: AsyncClient, key: str, report: Report) -> None:
             return
 
 
-async def run_all(url: str, ledgers: list[Ledger], keys: list[list[str]]) -> Report:
+async def close_at_times(server: FaultServer) -> None:
+    """Have the service's listener closed for a moment, again and again."""
+    while True:
+        await asyncio.sleep(OPEN)
+        with server.closed():
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.sleep(CLOSED)
+
+
+async def run_all(server: FaultServer, ledgers: list[Ledger], keys: list[list[str]]) -> Report:
     """Run the steps of each client, some at once."""
     report = Report()
 
@@ -79,13 +98,17 @@ async def run_all(url: str, ledgers: list[Ledger], keys: list[list[str]]) -> Rep
         for key in mine:
             await run_step(client, key, report)
 
+    closing = asyncio.create_task(close_at_times(server))
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         for ledger, some in zip(ledgers, keys, strict=True):
-            made = AsyncClient(OrganizationToken("tot_x"), url, ledger=ledger, settings=SETTINGS, retry=RETRY)
+            made = AsyncClient(OrganizationToken("tot_x"), server.url, ledger=ledger, settings=SETTINGS, retry=RETRY)
             client = await stack.enter_async_context(made)
             mine = iter(some)
             for _ in range(AT_ONCE):
                 tasks.create_task(work(client, mine))
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
     return report
 
 
@@ -97,12 +120,12 @@ def test_nothing_starts_twice_and_nothing_is_lost(tmp_path: Path) -> None:
     ledgers: list[Ledger] = [*(MemoryLedger() for _ in range(CLIENTS - 1)), sql]
     keys = [[f"step-{number}" for number in range(first, EXECUTIONS, CLIENTS)] for first in range(CLIENTS)]
     with FaultServer(service) as server:
-        report = asyncio.run(run_all(server.url, ledgers, keys))
+        report = asyncio.run(run_all(server, ledgers, keys))
         namespace = f"transactionlink@127.0.0.1:{server.port}"
     account = service.account
 
     # The premise: every fault has struck, and together they struck a tenth.
-    assert set(account.faults) == {*SILENCES, "429"}
+    assert set(account.faults) == {*SILENCES, *REFUSALS, WAIT}
     assert 0.08 <= account.faults.total() / account.requests <= 0.12
 
     # None started twice.

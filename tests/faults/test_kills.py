@@ -6,8 +6,9 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from attrs import frozen
@@ -20,7 +21,8 @@ from tl_orchestration.ledger.records import Records
 from tl_orchestration.ledger.verdicts import adopt, not_started
 
 SOAK = bool(os.environ.get("SOAK"))
-LATE = 2 * SETTLE_WINDOW
+#: When every intent counts as a start of unknown fate, also one that may be sent three times.
+LATE = 4 * SETTLE_WINDOW
 #: How long the sandbox keeps an answer back that must not arrive before the kill, seconds. The kill comes first.
 _HELD = 5.0
 
@@ -58,6 +60,7 @@ class Scene:
     ledger: SqlLedger
     url: str
     key: str
+    options: Mapping[str, Any]
 
     def attempt(self, generation: str, *, later: float = 0.0, dies_at: int | None = None) -> Outcome:
         order = Order(
@@ -67,6 +70,7 @@ class Scene:
             generation=generation,
             later=later,
             dies_at=dies_at,
+            **self.options,
         )
         return self.tries.attempt(order)
 
@@ -125,6 +129,17 @@ HISTORIES: dict[str, tuple[Callable[[Scene], str], list[str], set[str]]] = {
         ["ReadLedger", "cancel", "poll", "ClaimStart", "run", "append STARTED"],
         {"nothing", "intent", "id"},
     ),
+    "three posts": (
+        fresh,
+        ["ReadLedger", "ClaimStart", "prepare", "ClaimStart", "prepare", "ClaimStart", "run", "append STARTED"],
+        {"nothing", "preparing", "intent", "id"},
+    ),
+    "same key": (fresh, ["ReadLedger", "ClaimStart", "run", "append STARTED"], {"nothing", "repeated", "id"}),
+}
+#: What the tries of a history are, if not those of the current API with default options.
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "three posts": {"api": "transactionlink-legacy"},
+    "same key": {"api": "b3os", "on_unknown_start": "repeat-same-key", "correlation_parameter": "caseRef"},
 }
 
 
@@ -140,7 +155,7 @@ def test_kill_at_any_point(history: str, tries: Nursery, remote: Remote, ledger:
 
     def scene(name: str) -> Scene:
         remote.define(f"{stem}-{name}", like="kyc-slow")
-        return Scene(tries, remote, ledger, url, f"{stem}-{name}")
+        return Scene(tries, remote, ledger, url, f"{stem}-{name}", OPTIONS.get(history, {}))
 
     probe = scene("probe")
     points = probe.attempt(prepare(probe)).points
@@ -153,6 +168,46 @@ def test_kill_at_any_point(history: str, tries: Nursery, remote: Remote, ledger:
     left = Counter(_killed_at(scene(str(number)), prepare, number, name) for number, name in chosen.items())
     assert set(left) == leaves
     assert left.total() == len(chosen)
+
+
+@pytest.mark.parametrize("shown_again", [True, False])
+@pytest.mark.parametrize("on_link_lost", ["fail", "restart"])
+def test_kill_around_a_delivery(
+    shown_again: bool,
+    on_link_lost: Literal["fail", "restart"],
+    tries: Nursery,
+    remote: Remote,
+    url: str,
+    tmp_path: Path,
+) -> None:
+    """Killed anywhere, a try leaves a link that was or will be delivered, or one that the next try calls lost."""
+    remote.vary(link_in_status=shown_again)
+    stem, ends = f"review-{uuid.uuid4().hex[:8]}", Counter[str]()
+
+    def attempt(name: str, **options: Any) -> Outcome:
+        links = str(tmp_path / name)
+        return tries.attempt(
+            Order(ledger=url, service=remote.url, key=name, links=links, on_link_lost=on_link_lost, **options)
+        )
+
+    remote.define(f"{stem}-probe", like="kyc-review")
+    points = attempt(f"{stem}-probe").points
+    assert [name for name in points if "Deliver" in name] == ["before Deliver", "after Deliver"]
+    for number, name in enumerate(points):
+        if not _is_outside(name) or name == PENDING:
+            continue
+        key = f"{stem}-{number}"
+        remote.define(key, like="kyc-review")
+        assert attempt(key, dies_at=number).killed
+        again = attempt(key, later=LATE)
+        ends[str(again.error)] += 1
+        if again.error is None:
+            delivered = [line.split() for line in (tmp_path / key).read_text().splitlines()]
+            assert again.execution_id in [made for made, _ in delivered]
+            assert attempt(key, later=LATE).execution_id == again.execution_id
+            assert len((tmp_path / key).read_text().splitlines()) == len(delivered)
+    loses = not shown_again and on_link_lost == "fail"
+    assert set(ends) == {"None", "StartOutcomeUnknown", *(["LinkLost"] if loses else [])}
 
 
 def _is_outside(name: str) -> bool:
@@ -169,6 +224,13 @@ def _killed_at(scene: Scene, prepare: Callable[[Scene], str], number: int, name:
     made = [each for each in scene.started("0") + scene.started("1") if each not in before]
     assert len(made) <= 1
     _check_trail(scene, entry)
+    if entry is not None and entry.state is State.INTENT and entry.preparing:
+        assert made == []
+        _check_prepares(scene, generation, entry)
+        return "preparing"
+    if entry is not None and entry.state is State.INTENT and "on_unknown_start" in scene.options:
+        _check_repeats(scene, generation, entry, made)
+        return "repeated"
     if entry is not None and entry.state is State.INTENT:
         _check_unknown(scene, generation, made)
         return "intent"
@@ -202,9 +264,31 @@ def _check_unknown(scene: Scene, generation: str, made: list[str]) -> None:
         _check_starts(scene, generation)
 
 
-def _check_starts(scene: Scene, generation: str) -> None:
+def _check_prepares(scene: Scene, generation: str, entry: Entry) -> None:
+    """Not taken for a crash at once; later the next try makes only what is not on record, and starts."""
+    assert scene.attempt(generation).error == "LedgerError"
+    cases, sets = len(scene.remote.cases()), len(scene.remote.parameter_sets())
+    _check_starts(scene, generation, later=LATE)
+    assert len(scene.remote.cases()) - cases == ("case_id" not in entry.progress)
+    assert len(scene.remote.parameter_sets()) - sets == ("parameters_id" not in entry.progress)
+
+
+def _check_repeats(scene: Scene, generation: str, entry: Entry, made: list[str]) -> None:
+    """Not taken for a crash at once; later the same start is sent again, and what it made before is found by it."""
+    assert scene.attempt(generation).error == "LedgerError"
+    again = scene.attempt(generation, later=LATE)
+    assert again.error is None
+    assert scene.started(generation) == [again.execution_id]
+    assert made in ([], [again.execution_id])
+    after = scene.entry()
+    assert after is not None
+    assert (after.progress, after.correlation_id) == (entry.progress, entry.correlation_id)
+    _check_goes_on(scene, generation, str(again.execution_id))
+
+
+def _check_starts(scene: Scene, generation: str, *, later: float = 0.0) -> None:
     """The next try starts, once, and all later ones go on with that."""
-    first = scene.attempt(generation)
+    first = scene.attempt(generation, later=later)
     assert (first.error, first.reattached) == (None, False)
     assert scene.started(generation) == [first.execution_id]
     _check_goes_on(scene, generation, str(first.execution_id))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import pytest
@@ -17,13 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.planted import PARAMETERS, PERSONAL, found_in
 from tests.scripted import Crashed
-from tl_orchestration import Client, Execution, RunRequest, Step
+from tl_orchestration import Client, Execution, OrganizationToken, RunRequest, Settings, Status, Step
 from tl_orchestration.claim import SETTLE_WINDOW
 from tl_orchestration.errors import LedgerError, StartOutcomeUnknown, TransactionlinkError
-from tl_orchestration.exchange import AppendEvent, ClaimStart, Command, Request
+from tl_orchestration.exchange import AppendEvent, ClaimStart, Command, Flow, Request, Response, Send
 from tl_orchestration.ledger import Entry, Event, MemoryLedger, State
 from tl_orchestration.ledger.entry import OPEN, UNDECIDED
 from tl_orchestration.ledger.verdicts import adopt, not_started
+from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.testing import FakeService
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ class Store:
         failures: What becomes of the next writes: ``refused`` is not written, ``unconfirmed`` is, but its writer is
             told that it failed; None: all is well.
         known: Every execution id that it has ever held for a key.
-        endings: Attempts of which it knows an ending, or a decision to end them.
+        endings: Attempts that another may follow: it knows that they ended without success, or the service has accepted
+            a cancel. A decision to cancel is none.
         held: Attempts of which it has known an execution.
     """
 
@@ -87,8 +89,11 @@ class Store:
             self.known[key].add(entry.execution_id)
             # An attempt never changes its mind about which execution is its own.
             assert self.held.setdefault(attempt, entry.execution_id) == entry.execution_id
-        if entry.state is State.SETTLED or entry.cancel_requested:
-            self.endings.add(attempt)
+        if entry.state is State.SETTLED:
+            (self.endings.discard if entry.status == Status.SUCCEEDED else self.endings.add)(attempt)
+
+    def accepted_cancel(self, execution_id: str) -> None:
+        self.endings |= {attempt for attempt, held in self.held.items() if held == execution_id}
 
 
 @frozen
@@ -103,8 +108,24 @@ class Trouble:
 
 
 troubles = st.none() | st.builds(
-    Trouble, kind=st.sampled_from(["dies before", "dies after", "meets another"]), at=st.integers(0, 7)
+    Trouble, kind=st.sampled_from(["dies before", "dies after", "meets another"]), at=st.integers(0, 11)
 )
+
+MADE = ("case_id", "parameters_id")
+
+
+@frozen
+class Preparing(Transactionlink):
+    """
+    The current API, if its starts needed ids that have to be made first, as those of the legacy one do.
+    """
+
+    def needs(self, request: RunRequest, known: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(name for name in MADE if name not in known)
+
+    def make(self, name: str, request: RunRequest, send: Send) -> Flow[str]:
+        response = yield from send(Request("prepare", "POST", "/cases", repeatable=False))
+        return response.body.decode()
 
 
 class AtMostOnce(RuleBasedStateMachine):
@@ -119,6 +140,8 @@ class AtMostOnce(RuleBasedStateMachine):
         self.store = Store()
         self.generation = dict.fromkeys(KEYS, 0)
         self.definition = dict.fromkeys(KEYS, "kyc-approve")
+        self.prepares: set[str] = set()
+        self.made: list[str] = []  # what starts were prepared with
         self.commits: list[tuple[Attempt, str]] = []
         self.unknown: set[Attempt] = set()
         self.named: set[str] = set()  # executions that a StartOutcomeUnknown has named
@@ -126,15 +149,19 @@ class AtMostOnce(RuleBasedStateMachine):
         self.retries: set[tuple[str, str]] = set()
         self.answered: set[str] = set()  # ids that the service has told anybody
         self.running: dict[str, Execution] = {}  # what the last try of a step returned
+        self.delivered: set[str] = set()  # executions whose link somebody has been given
         self.said: list[str] = []
         self.handler = _Listening(self.said)
         logging.getLogger("tl_orchestration").addHandler(self.handler)
         self.level = logging.getLogger("tl_orchestration").level
         logging.getLogger("tl_orchestration").setLevel(logging.DEBUG)
 
-    @initialize(definitions=st.tuples(*[st.sampled_from(DEFINITIONS)] * len(KEYS)))
-    def define(self, definitions: tuple[str, ...]) -> None:
-        """Each step runs one definition for good."""
+    @initialize(
+        definitions=st.tuples(*[st.sampled_from(DEFINITIONS)] * len(KEYS)), prepares=st.sets(st.sampled_from(KEYS))
+    )
+    def define(self, definitions: tuple[str, ...], prepares: set[str]) -> None:
+        """Each step runs one definition for good, and its starts need preparing or not."""
+        self.prepares = prepares
         self.definition = dict(zip(KEYS, definitions, strict=True))
 
     # What processes do.
@@ -144,10 +171,14 @@ class AtMostOnce(RuleBasedStateMachine):
         retry_failed=st.booleans(),
         policy=st.sampled_from(["fail", "fail", "restart"]),
         trouble=troubles,
+        on_link=st.none() | st.sampled_from(["delivers", "fails"]),
+        on_link_lost=st.sampled_from(["fail", "restart"]),
     )
-    def try_step(self, key: str, retry_failed: bool, policy: str, trouble: Trouble | None) -> None:
+    def try_step(
+        self, key: str, retry_failed: bool, policy: str, trouble: Trouble | None, on_link: str | None, on_link_lost: str
+    ) -> None:
         """A first try, a retry, or a try after a clear; perhaps in trouble."""
-        self._try(key, retry_failed, policy, trouble)
+        self._try(key, retry_failed, policy, trouble, on_link, on_link_lost)
 
     @rule(key=some_key, trouble=troubles)
     def poll(self, key: str, trouble: Trouble | None) -> None:
@@ -183,6 +214,15 @@ class AtMostOnce(RuleBasedStateMachine):
             self.service.lose_answer("run")
             self._try(key, retry_failed=False, policy=policy, trouble=None)
             self.clock.advance(2 * SETTLE_WINDOW)
+
+    @rule(key=some_key, status=st.sampled_from([404, 503]))
+    def cancel_in_vain(self, key: str, status: int) -> None:
+        """A cancel is decided and the service takes none; then a retry that may run again what has failed."""
+        if key in self.running:
+            self.service.refuse("cancel", status, times=20)
+            self._as_process(key, lambda client: client.cancel(self.running[key]), None)
+            self._try(key, retry_failed=True, policy="fail", trouble=None)
+            self.service.recover()
 
     @rule(key=some_key)
     def clear(self, key: str) -> None:
@@ -273,9 +313,9 @@ class AtMostOnce(RuleBasedStateMachine):
 
     @invariant()
     def nothing_personal_is_said(self) -> None:
-        """No parameter is in any log record, error or ledger entry."""
+        """No parameter and no link is in any log record, error or ledger entry."""
         told = "\n".join([*self.said, *(repr(self.store.read(key)) for key in KEYS)])
-        assert found_in(told, PERSONAL) == []
+        assert found_in(told, (*PERSONAL, "service.test/", "page-token")) == []
         self.said.clear()
 
     def teardown(self) -> None:
@@ -287,7 +327,7 @@ class AtMostOnce(RuleBasedStateMachine):
             for key in KEYS:
                 before, entry = len(self.service.starts), self.store.read(key)
                 self._try(key, retry_failed=False, policy="fail", trouble=None)
-                if entry is not None and entry.state in UNDECIDED:
+                if entry is not None and entry.state in UNDECIDED and not entry.preparing:
                     assert (key, entry.generation, entry.attempt) in self.unknown
                     assert len(self.service.starts) == before
             self.one_commit_per_attempt()
@@ -298,20 +338,47 @@ class AtMostOnce(RuleBasedStateMachine):
             logging.getLogger("tl_orchestration").removeHandler(self.handler)
             logging.getLogger("tl_orchestration").setLevel(self.level)
 
-    def _try(self, key: str, retry_failed: bool, policy: Any, trouble: Trouble | None) -> None:
-        step = Step(key=key, generation=str(self.generation[key]), retry_failed=retry_failed, on_unknown_start=policy)
+    def _try(
+        self,
+        key: str,
+        retry_failed: bool,
+        policy: Any,
+        trouble: Trouble | None,
+        on_link: str | None = None,
+        on_link_lost: Any = "fail",
+    ) -> None:
+        step = Step(
+            key=key,
+            generation=str(self.generation[key]),
+            retry_failed=retry_failed,
+            on_unknown_start=policy,
+            on_link_lost=on_link_lost,
+        )
         entry = self.store.read(key)
         if policy == "restart":
             self.restarts.add((key, step.generation))
             if entry is not None and entry.state in UNDECIDED:
                 self.unknown.add((key, entry.generation, entry.attempt))  # the caller has said that he knows
-        if retry_failed:
+        if retry_failed or on_link_lost == "restart":
             self.retries.add((key, step.generation))
         request = RunRequest(self.definition[key], PARAMETERS)
-        found = self._as_process(key, lambda client: client.run(request, step), trouble)
+        hand_over = {"delivers": self._deliver, "fails": self._fail}[on_link] if on_link else None
+        found = self._as_process(key, lambda client: client.run(request, step, on_link=hand_over), trouble)
         if found is not None:
             self.running[key] = found
             assert found.id in self.store.known[key]
+            held = self.store.read(key)
+            if on_link and held is not None and held.execution_id == found.id and held.interactive:
+                # Nobody goes on with what waits for a person whom nobody has told, unless it is to end.
+                assert found.id in self.delivered or found.is_terminal or held.cancel_requested
+
+    def _deliver(self, execution: Execution) -> None:
+        assert execution.link is not None
+        self.delivered.add(execution.id)
+
+    def _fail(self, execution: Execution) -> None:
+        assert execution.link is not None
+        raise RuntimeError(f"cannot mail {execution.link.reveal()}")
 
     def _as_process(self, key: str, call: Callable[[Client], T], trouble: Trouble | None) -> T | None:
         """Let a process do something; what it returns, if it lives and nothing fails."""
@@ -350,6 +417,9 @@ class Process:
         self._passed = 0
         self._claimed: Entry | None = None
         self.client = world.service.client(ledger=world.store)
+        if key in world.prepares:
+            credentials = OrganizationToken("tot_x")
+            self.client._service = Preparing.configured(credentials, Settings(), world.clock.now)
         self._carry_out = self.client._perform
         setattr(self.client, "_perform", self._perform)  # noqa: B010  # the one place that all commands pass
 
@@ -369,6 +439,8 @@ class Process:
     def _watched(self, command: Command, stop: Callable[[], bool] | None) -> Any:
         if isinstance(command, Request):
             return self._send(command, stop)
+        if isinstance(command, ClaimStart):
+            self._check_intent(command)
         reply = self._carry_out(command, stop)
         if isinstance(command, ClaimStart):
             self._claimed = reply  # only once it was acknowledged
@@ -380,6 +452,11 @@ class Process:
         world, before = self._world, len(self._world.service.starts)
         if request.operation == "cancel":
             assert request.path.split("/")[2] in world.answered  # never of an execution that nobody was told of
+        if request.operation == "prepare":
+            assert self._claimed is not None
+            assert self._claimed.preparing
+            world.made.append(f"made-{len(world.made)}")
+            return Response(200, body=world.made[-1].encode())
         if request.operation == "run":
             self._check_start()
         try:
@@ -389,15 +466,24 @@ class Process:
                 assert self._claimed is not None
                 attempt = (self._key, self._claimed.generation, self._claimed.attempt)
                 world.commits.append((attempt, world.service.starts[-1].execution_id))
+        if request.operation == "cancel" and response.is_success:
+            world.store.accepted_cancel(request.path.split("/")[2])
         if request.operation == "run" and response.is_success:
             world.answered.add(world.service.starts[-1].execution_id)
         return response
+
+    def _check_intent(self, claim: ClaimStart) -> None:
+        before = claim.after
+        if before is not None and before.state in OPEN | {State.SETTLED} and before.belongs_to(claim.intent.generation):
+            attempt = (self._key, before.generation, before.attempt)
+            assert attempt in self._world.store.endings, "another start beside an execution that may run, or succeeded"
 
     def _check_start(self) -> None:
         claimed, entry = self._claimed, self._world.store.read(self._key)
         assert claimed is not None, "a start without an acknowledged intent"
         assert claimed.state is State.INTENT
         assert not claimed.preparing
+        assert set(claimed.progress) == (set(MADE) if self._key in self._world.prepares else set())
         assert entry is not None
         assert entry.state not in OPEN | {State.SETTLED}, "a start after STARTED"
         assert entry == claimed, "a start that somebody else has taken over"

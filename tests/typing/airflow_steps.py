@@ -7,6 +7,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, assert_type
 
+from airflow.sdk import BaseNotifier, Context
+
 from airflow_provider.hooks import TransactionlinkHook
 from airflow_provider.operators import TransactionlinkCancelWorkflowOperator, TransactionlinkRunWorkflowOperator
 from airflow_provider.results import load_result
@@ -35,6 +37,23 @@ def steps() -> list[TransactionlinkRunWorkflowOperator]:
             on_unknown_start="repeat-same-key",
         ),
     ]
+
+
+def mail(context: dict[str, Any]) -> None:
+    """Hands a link over."""
+    assert context["link"]
+
+
+async def post(context: Context) -> None:
+    """The same, later."""
+
+
+def links(notifier: BaseNotifier) -> None:
+    """A link goes to a function, a coroutine function or a notifier."""
+    TransactionlinkRunWorkflowOperator(task_id="a", workflow_definition_id="d", on_link=mail, on_link_lost="restart")
+    TransactionlinkRunWorkflowOperator(task_id="b", workflow_definition_id="d", on_link=post)
+    TransactionlinkRunWorkflowOperator(task_id="c", workflow_definition_id="d", on_link=notifier)
+    TransactionlinkRunWorkflowOperator(task_id="d", workflow_definition_id="d", on_link_lost="ignore")  # type: ignore[arg-type]
 
 
 def results(returned: dict[str, Any]) -> None:

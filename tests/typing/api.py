@@ -72,6 +72,7 @@ def run_and_wait(ledger: Ledger) -> str:
         client.run(RunRequest("kyc-approve"), Step(key="k", generation="1", retry_failed=True, on_unknown_start="fail"))
         client.run(RunRequest("kyc-approve"), Step(key="k", correlation_parameter="caseRef"))
         client.run(RunRequest("kyc-approve"), key=None)
+        client.run(RunRequest("kyc-review"), Step(key="k", on_link_lost="restart"), on_link=told)
     return execution.id
 
 
@@ -82,6 +83,7 @@ async def run_and_wait_awaited() -> dict[str, Any]:
         assert_type(client, AsyncClient)
         execution = await client.run(RunRequest("kyc-approve"))
         assert_type(execution, Execution)
+        await client.run(RunRequest("kyc-review"), on_link=told_later)
         patience = Patience(pacing=Pacing.every(5), cancel_on_timeout=False, on_change=told)
         ended = await client.wait(execution, timeout=600.0, patience=patience)
         assert_type(ended, Execution)
@@ -119,6 +121,10 @@ def told(execution: Execution) -> None:
             assert_type(execution.status.is_terminal, bool)
         case _:
             OutcomeRules(on_partial="accept", fail_when="decision == 'reject'").check_ending(execution)
+
+
+async def told_later(execution: Execution) -> None:
+    """What is handed over to a coroutine function."""
 
 
 def errors(client: Client) -> str | float | None:

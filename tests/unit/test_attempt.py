@@ -12,6 +12,7 @@ from tests.builders import EXECUTION_ID, NOW, OTHER_ID, FakeClock, response, run
 from tests.planted import FIRST_NAME, LAST_NAME, found_in
 from tests.scripted import Crashed, Hindered, Mortal, Reaction, World
 from tests.steps import LOST, RUNNING, STEP, held, start
+from tl_orchestration.claim import SETTLE_WINDOW
 from tl_orchestration.errors import (
     InvalidAnswer,
     InvalidRequest,
@@ -62,6 +63,18 @@ class TestLegacyStart:
         world = World([RUNNING])
         start(world, run_request(options=LegacyOptions(case_id=OTHER_ID), parameters={}))
         assert (world.paths, held(world).version) == (["/workflows/run"], 2)
+
+    def test_each_intent_has_its_own_window(self) -> None:
+        """However long the preparing took, whoever looks gives the start the whole time that it may take."""
+        ledger, clock, windows = MemoryLedger(), FakeClock(), []
+
+        def making(key: str, intent: Event, after: Entry | None) -> Entry:
+            clock.advance(170)
+            windows.append((intent.settles_at or 0.0) - intent.at)
+            return ledger.claim(key, intent, after)
+
+        start(World([CASE, PARAMETERS, RUNNING], Hindered(ledger, making, ledger.append), clock), ABOUT_ADA)
+        assert windows == [SETTLE_WINDOW] * 3
 
     def test_run_that_has_ended_in_its_start_answer(self) -> None:
         """COMPLETED at once is a start like any other."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from tests.builders import EXECUTION_ID, NOW, OTHER_ID, SAME, FakeClock, entry, run_request, told
 from tests.driving import Hand
-from tl_orchestration import OrganizationToken
+from tl_orchestration import B3osKey, B3osOptions
+from tl_orchestration.attempt import SAME_KEY_TRIES
 from tl_orchestration.claim import PATIENCE, SETTLE_MARGIN, SETTLE_WINDOW, may_be_starting
 from tl_orchestration.client import Client
-from tl_orchestration.errors import KeyPurged, LedgerError, RequestChanged, StartOutcomeUnknown
+from tl_orchestration.errors import InvalidSettings, KeyPurged, LedgerError, RequestChanged, StartOutcomeUnknown
 from tl_orchestration.exchange import AppendEvent, ClaimStart, ReadLedger, Request, Sleep, once
 from tl_orchestration.fingerprint import Fingerprint
 from tl_orchestration.ledger import Entry, MemoryLedger, State
@@ -20,6 +23,7 @@ from tl_orchestration.retry import RetryPolicy
 from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.settings import Settings
 from tl_orchestration.start import Step, start_once
+from tl_orchestration.testing import FakeService
 
 STEP = Step(key="dag/run/task", generation="0")
 INTENT = entry(State.INTENT)
@@ -27,7 +31,12 @@ STARTED = entry(State.STARTED, execution_id=EXECUTION_ID)
 
 
 def begun(
-    clock: FakeClock, step: Step = STEP, settle: float = SETTLE_WINDOW, identity: Fingerprint = SAME
+    clock: FakeClock,
+    step: Step = STEP,
+    settle: float = SETTLE_WINDOW,
+    identity: Fingerprint = SAME,
+    *,
+    fenced: bool = False,
 ) -> Hand[Execution]:
     """A start over a ledger that others may be writing to, held at its first look."""
     time = clock.clock()
@@ -42,6 +51,7 @@ def begun(
             start=once,
             repeat=once,
             settle=settle,
+            fenced=fenced,
         )
     )
     hand.asks(ReadLedger)
@@ -94,15 +104,29 @@ class TestFreshIntent:
             hand = begun(FakeClock(NOW + age), step).reply(INTENT)
             hand.asks(Sleep)
 
+    @pytest.mark.parametrize("age", [0.0, SETTLE_WINDOW, 749.0])
+    def test_window_is_that_of_whoever_starts(self, age: float) -> None:
+        """Settings of whoever looks do not shorten the time in which the intent's own process may be sending."""
+        slow = evolve(INTENT, settles_at=NOW + 750)
+        hand = begun(FakeClock(NOW + age), evolve(STEP, on_unknown_start="restart")).reply(slow)
+        hand.asks(Sleep)
+        hand = begun(FakeClock(NOW + 750), evolve(STEP, on_unknown_start="restart")).reply(slow)
+        assert hand.asks(ClaimStart).after == slow
+
+    def test_window_of_whoever_looks_does_not_lengthen_it(self) -> None:
+        """A slow client does not wait for a quick one that has crashed longer than that one could take."""
+        with pytest.raises(StartOutcomeUnknown):
+            begun(FakeClock(NOW + SETTLE_WINDOW), settle=750.0).reply(evolve(INTENT, settles_at=NOW + SETTLE_WINDOW))
+
     def test_fenced_ledger_knows_at_once(self) -> None:
         """Where a process that has lost the step cannot write, an intent without an outcome is a former try's."""
         with pytest.raises(StartOutcomeUnknown):
-            begun(FakeClock(), settle=0.0).reply(INTENT)
+            begun(FakeClock(), fenced=True).reply(INTENT)
 
     @pytest.mark.parametrize("state", set(State) - {State.INTENT})
     def test_nothing_else_is_waited_for(self, state: State) -> None:
         """Only an intent can be somebody's who is about to write."""
-        assert not may_be_starting(entry(state), NOW, SETTLE_WINDOW)
+        assert not may_be_starting(entry(state), NOW, fenced=False)
 
 
 class TestLostClaim:
@@ -157,7 +181,7 @@ class TestLostClaim:
 
     def test_fenced_ledger_is_not_asked_again(self) -> None:
         """A refused write to a fenced ledger means that the step was taken away."""
-        hand = begun(FakeClock(), settle=0.0).reply(None)
+        hand = begun(FakeClock(), fenced=True).reply(None)
         with pytest.raises(LedgerError, match="taken"):
             hand.fail(LedgerError("taken"))
 
@@ -230,17 +254,38 @@ class TestAdopted:
 
 
 class TestClient:
-    def test_window_fits_the_clients_patience(self) -> None:
-        """A client that may take longer to start gives others longer, never less than the documented window."""
+    @pytest.mark.parametrize("fenced", [False, True])
+    @pytest.mark.parametrize(
+        ("total", "policy", "window"),
+        [
+            (10.0, "fail", SETTLE_WINDOW),
+            (RetryPolicy().total, "fail", SETTLE_WINDOW),
+            (600.0, "fail", 630.0 + SETTLE_MARGIN),
+            (600.0, "repeat-same-key", SAME_KEY_TRIES * 630.0 + SETTLE_MARGIN),
+        ],
+    )
+    def test_intent_says_how_long_the_client_may_take(
+        self, total: float, policy: Any, window: float, fenced: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All tries of a start and their answers fit in; never less than the documented window, whatever the ledger."""
+        monkeypatch.setattr(MemoryLedger, "fenced", fenced)
+        client = Client(
+            B3osKey("b3sk_x"),
+            service="b3os",
+            ledger=MemoryLedger(),
+            retry=RetryPolicy(total=total),
+            settings=Settings(request_timeout=30),
+        )
+        options = B3osOptions(source_system="crm", source_entity_type="customer")
+        with client:
+            hand = Hand(client._run(run_request(options=options), Step(key="k", on_unknown_start=policy), None, None))
+            intent = hand.reply(None).asks(ClaimStart).intent
+        assert intent.settles_at is not None
+        assert intent.settles_at - intent.at == pytest.approx(window)
 
-        def window(total: float) -> float:
-            client = Client(
-                OrganizationToken("tot_x"),
-                ledger=MemoryLedger(),
-                retry=RetryPolicy(total=total),
-                settings=Settings(request_timeout=30),
-            )
-            return client._settle_window()
-
-        assert window(RetryPolicy().total) == SETTLE_WINDOW
-        assert window(600.0) == 630.0 + SETTLE_MARGIN
+    def test_start_without_an_end_is_refused(self) -> None:
+        """Nobody could ever tell that such a start has come to nothing."""
+        with FakeService().client(ledger=MemoryLedger(), retry=RetryPolicy(total=float("inf"))) as client:
+            with pytest.raises(InvalidSettings, match="needs an end"):
+                client.run(run_request(), "k")
+            assert client.run(run_request()).id

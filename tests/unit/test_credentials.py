@@ -65,6 +65,14 @@ class TestHeader:
         """Organization tokens go raw, everything else as Bearer exactly once (contract C4)."""
         assert header == header_value(token)
 
+    @pytest.mark.parametrize("token", ["tot_abc", "Bearer tot_abc", "eyJx"])
+    def test_form_can_be_bearer_for_all(self, token: str, tmp_path: Path) -> None:
+        """On the caller's word every token goes as Bearer, and is the same token for the ledger."""
+        (tmp_path / "token").write_text(token)
+        plain, bearer = OrganizationToken(token), OrganizationToken.from_file(tmp_path / "token", bearer=True)
+        assert bearer.header() == f"Bearer {token.removeprefix('Bearer ')}"
+        assert bearer.fingerprint_secret() == plain.fingerprint_secret()
+
     @pytest.mark.parametrize("token", ["", "  ", "\n", "Bearer", "Bearer ", "bearer\n"])
     def test_empty_token_is_refused(self, token: str) -> None:
         """Nothing is no token, with or without the scheme before it."""

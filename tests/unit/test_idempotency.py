@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from tests.builders import EXECUTION_ID, NOW, SAME, entry, response, run_request
+from tests.builders import EXECUTION_ID, NOW, SAME, FakeClock, entry, response, run_request
+from tests.driving import Hand
 from tests.scripted import Crashed, Mortal, Reaction, World
 from tests.steps import KEY, LOST, RUNNING, STEP, held, start
+from tl_orchestration.attempt import new_key, run_recorded
 from tl_orchestration.errors import InvalidRequest, StartOutcomeUnknown
-from tl_orchestration.exchange import once
+from tl_orchestration.exchange import Sleep, once
 from tl_orchestration.ledger import State
 from tl_orchestration.models import Execution
 from tl_orchestration.options import B3osOptions
@@ -76,6 +78,21 @@ class TestIdempotencyKey:
         assert (len(world.requests), len(set(self.sent(world))), world.clock.passed) == (3, 1, 3.0)
         assert all(not request.repeatable for request in world.requests)
         assert State.STARTED is held(world).state
+
+    def test_pause_before_a_repeat_cannot_be_stopped(self) -> None:
+        """Whoever was stopped there would be told that nothing was started."""
+        service, announced = B3os(now=lambda: NOW), entry(State.INTENT)
+        flow = run_recorded(
+            lambda: service.run(TO_B3OS, None, once, new_key(service)),
+            KEY,
+            announced,
+            FakeClock().clock(),
+            correlation=None,
+            tries=2,
+            unknown=False,
+        )
+        pause = Hand(flow).fail(LOST).asks(Sleep)
+        assert not pause.stoppable
 
     def test_named_execution_is_not_asked_for_again(self) -> None:
         """A start in the wrong organization has happened, and its id is known."""

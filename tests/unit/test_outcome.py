@@ -133,6 +133,7 @@ class TestVerdicts:
             ("`null`", REFUSED),
             ("no_such_function(decision)", REFUSED),
             ("length(decision, decision) > `1`", REFUSED),
+            (f"avg([`1{'0' * 400}`]) > `1`", REFUSED),
             # With optional: a path may be absent, and absent is null.
             ("optional: verdict == 'reject'", False),
             ("optional: verdict != 'approve'", True),

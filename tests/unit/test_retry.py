@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from email.utils import formatdate
+from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +176,23 @@ class TestVerdict:
             rng = random.Random(1)
             assert expected == verdict(START, answer, attempt=1, elapsed=0.0, now=NOW, policy=POLICY, rng=rng)
 
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"within": 29.0}, GiveUp()),
+            ({"within": 30.0}, Retry(20.0)),
+            ({"over_by": NOW + 19}, GiveUp()),
+            ({"over_by": NOW + 20}, Retry(20.0)),
+        ],
+    )
+    def test_request_that_must_be_over_is_not_repeated_later(
+        self, fields: dict[str, Any], expected: Retry | GiveUp
+    ) -> None:
+        """No try begins after the time that the request has, nor a start after what its intent has announced."""
+        answer, request = response(429, retry_after="20"), evolve(START, **fields)
+        decision = verdict(request, answer, attempt=1, elapsed=10.0, now=NOW, policy=POLICY, rng=random.Random(1))
+        assert expected == decision
+
     @given(attempt=st.integers(1, 10_000), policy=policies, seed=st.integers())
     def test_backoff_is_full_jitter(self, attempt: int, policy: RetryPolicy, seed: int) -> None:
         """A delay lies between nothing and the doubling bound, never above the cap, for any number of tries."""
@@ -199,6 +218,16 @@ class TestPersistently:
         hand = self.flow(POLL, FakeClock())
         assert POLL is hand.asks(Request)
         assert hand.reply(response(200)).returned.status == 200
+
+    def test_tries_share_the_time_of_the_request(self) -> None:
+        """Each try has what those before it have left."""
+        clock = FakeClock()
+        flow = persistently(evolve(POLL, within=8.0), POLICY, clock.clock(), random.Random(1))
+        hand = Hand(flow)
+        clock.advance(3)
+        pause = hand.reply(response(503)).asks(Sleep)
+        clock.advance(pause.seconds)
+        assert hand.reply(None).asks(Request).within == pytest.approx(5.0 - pause.seconds)
 
     def test_failures_are_outlived(self) -> None:
         """A fault of every kind that may be repeated is followed by a sleep and the same request."""

@@ -24,6 +24,7 @@ from tests.builders import (
     told,
 )
 from tests.driving import Hand
+from tl_orchestration.claim import SETTLE_WINDOW
 from tl_orchestration.errors import (
     AuthenticationError,
     InvalidAnswer,
@@ -155,6 +156,12 @@ class TestDecide:
             decide(held(state), STEP, OTHER)
         assert caught.value.execution_id == "e-1"
         assert decide(held(state), evolve(STEP, on_changed_request="reattach"), OTHER) == ATTACH
+
+    @pytest.mark.parametrize(("generation", "way"), [("0", "Clear the step"), ("", "Use another key")])
+    def test_changed_request_comes_with_a_way_out(self, generation: str, way: str) -> None:
+        """A key without generations is a caller's own: there is nothing to clear."""
+        with pytest.raises(RequestChanged, match=f"{way} to start anew, or set on_changed_request='reattach'"):
+            decide(held(State.STARTED, generation=generation), evolve(STEP, generation=generation), OTHER)
 
     def test_changed_request_of_a_new_generation_is_a_new_request(self) -> None:
         """A cleared step may ask for something else."""
@@ -326,6 +333,7 @@ class TestStartOnce:
                 fingerprint_key_id=SAME.key_id,
                 deadline=NOW + 3600,
                 expires_at=NOW + 3600,
+                settles_at=NOW + SETTLE_WINDOW,
             )
             == claim.intent
         )
@@ -388,20 +396,21 @@ class TestStartOnce:
         hand = posted().reply(told())
         for _ in range(4):
             hand.fail(LedgerError("down"))
-            assert hand.asks(Sleep).seconds == 1.0
+            assert hand.asks(Sleep) == Sleep(1.0, stoppable=False)
             hand.reply(None)
             assert State.STARTED is hand.asks(AppendEvent).event.state
         assert hand.reply(entry(State.STARTED, execution_id=EXECUTION_ID)).returned.id == EXECUTION_ID
         assert f"Execution {EXECUTION_ID} has started but is not recorded yet" in caplog.text
         assert len(hand.requests) == 1
 
-    def test_ledger_that_does_not_recover_is_an_unknown_start_with_an_id(self) -> None:
+    @pytest.mark.parametrize("failure", [LedgerError("down"), KeyError("a ledger of somebody's own")])
+    def test_ledger_that_does_not_recover_is_an_unknown_start_with_an_id(self, failure: Exception) -> None:
         """An execution that could not be recorded is named, with the command to record it; it is not cancelled."""
         hand = posted().reply(told())
         for _ in range(4):
-            hand.fail(LedgerError("down")).reply(None)
+            hand.fail(failure).reply(None)
         with pytest.raises(StartOutcomeUnknown) as caught:
-            hand.fail(LedgerError("down"))
+            hand.fail(failure)
         assert (STEP.key, EXECUTION_ID) == (caught.value.key, caught.value.execution_id)
         assert f"tl ledger adopt {STEP.key} {EXECUTION_ID}" in str(caught.value)
         assert [request.method for request in hand.requests] == ["POST"]
@@ -510,7 +519,8 @@ class TestWhatIsRecorded:
         """Time, kind of failure, and the id if the service named one."""
         hand, _ = self.posted()
         record = meet(hand, outcome).asks(AppendEvent)
-        assert event(**{"at": self.LATER, **expected}) == record.event
+        version = entry(State.INTENT).version  # nobody's who has moved the step on meanwhile
+        assert event(**{"at": self.LATER, "version": version, **expected}) == record.event
         assert STEP.key == record.key
 
     @pytest.mark.parametrize(("generation", "deadline"), [("0", None), ("old", NOW + 1000 + 3600)])
@@ -692,7 +702,7 @@ class TestOwnCancel:
 class TestLeftOver:
     """A process of an earlier generation that goes on after a later one has taken the step over."""
 
-    def begun(self, known: Entry, settle: float) -> Hand[Execution]:
+    def begun(self, known: Entry, *, fenced: bool) -> Hand[Execution]:
         """A try of generation 0, told what the ledger holds."""
         clock = FakeClock(NOW + 1000).clock()
         flow = start_once(
@@ -704,7 +714,7 @@ class TestLeftOver:
             clock=clock,
             start=once,
             repeat=once,
-            settle=settle,
+            fenced=fenced,
         )
         return Hand(flow).reply(known)
 
@@ -712,11 +722,11 @@ class TestLeftOver:
     def test_it_neither_starts_nor_ends_anything(self, state: State) -> None:
         """Whatever has become of the later generation's execution."""
         with pytest.raises(LedgerError, match="belongs to an earlier one"):
-            self.begun(held(state, generation="1", past=("0",)), 180)
+            self.begun(held(state, generation="1", past=("0",)), fenced=False)
 
     def test_fenced_ledger_has_refused_it_before(self) -> None:
         """There a generation's name may come back, as one made of a counter of tries can."""
-        hand = self.begun(held(State.SETTLED, generation="1", past=("0",)), 0)
+        hand = self.begun(held(State.SETTLED, generation="1", past=("0",)), fenced=True)
         assert STEP.generation == hand.asks(ClaimStart).intent.generation
 
 

@@ -24,13 +24,13 @@ from tl_orchestration.errors import (
     WaitInterrupted,
     WaitTimeout,
 )
-from tl_orchestration.exchange import AppendEvent, Command, Request, Response, Sleep, once
+from tl_orchestration.exchange import LAST_MOMENT, AppendEvent, Command, Request, Response, Sleep, once
 from tl_orchestration.ledger.entry import Event, State
 from tl_orchestration.models import Execution, Handle
 from tl_orchestration.pacing import Pacing
 from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.status import Status
-from tl_orchestration.wait import EXPIRY_GRACE, READ_YOUR_START, Patience, settle, wait
+from tl_orchestration.wait import AFTERMATH, EXPIRY_GRACE, READ_YOUR_START, Patience, settle, wait
 
 Outcome = Response | TransactionlinkError
 Answers = Callable[[float], Outcome]
@@ -80,6 +80,7 @@ class World:
         self.polls: list[float] = []
         self.sleeps: list[float] = []
         self.requests: list[str] = []
+        self.within: list[float | None] = []
         self.events: list[Event] = []
 
     def wait(self, waited_for: Handle, patience: Patience = PATIENCE, *, proven: bool = True) -> Execution:
@@ -109,6 +110,7 @@ class World:
             return self._ledger or entry(State.SETTLED)
         assert isinstance(command, Request)
         self.requests.append(command.operation)
+        self.within.append(command.within)
         self.time.advance(self._request_takes)
         if command.operation == "poll":
             self.polls.append(self.time.passed)
@@ -171,6 +173,28 @@ class TestDeadline:
         assert Status.SUCCEEDED is world.wait(DEADLINE, patience).status
         assert pytest.approx(world.polls[-1]) == 100.0
 
+    def test_all_that_follows_has_a_few_seconds(self) -> None:
+        """Poll, last poll, cancel and the poll after it must be over soon after the deadline, each in what is left."""
+        world = World(always(told("RUNNING")), cancel=always(response(200)), request_takes=3.0)
+        with pytest.raises(WaitTimeout):
+            world.wait(handle(deadline=NOW + 12))
+        # The requests leave at 0, 12 (a sleep was cut short), 15 and 18.
+        assert world.requests == ["poll", "poll", "cancel", "poll"]
+        assert world.within == [12 + LAST_MOMENT, LAST_MOMENT, AFTERMATH - 3, AFTERMATH - 6]
+
+    def test_begun_after_it_there_is_as_much_time(self) -> None:
+        """A wait that begins long after its deadline has the same few seconds, and each request at least one."""
+        world = World(always(told("RUNNING")), cancel=always(response(200)), request_takes=9.5)
+        with pytest.raises(WaitTimeout):
+            world.wait(handle(deadline=NOW - 5000))
+        assert world.within == [LAST_MOMENT, 1.0, 1.0]
+
+    def test_without_a_deadline_the_settings_decide(self) -> None:
+        """A request of a wait without an end has no limit of its own."""
+        world = World(always(told("COMPLETED")))
+        world.wait(Handle(execution_id=EXECUTION_ID))
+        assert world.within == [None]
+
     def test_passed_deadline_still_polls_once(self) -> None:
         """A wait that begins after its deadline looks once before it gives up."""
         assert Status.SUCCEEDED is World(always(told("COMPLETED"))).wait(handle(deadline=NOW - 5)).status
@@ -225,9 +249,10 @@ class TestDeadline:
     def test_cancel_that_fails_is_said(self, failure: Outcome, caplog: pytest.LogCaptureFixture) -> None:
         """A deadline whose cancel fails is a WaitTimeout that says so."""
         world = World(always(told("RUNNING")), cancel=always(failure))
-        with pytest.raises(WaitTimeout, match="could not be cancelled") as caught:
+        with pytest.raises(WaitTimeout, match=r"could not be cancelled: .* If it still runs") as caught:
             world.wait(DEADLINE)
         assert not caught.value.cancelled
+        assert f"If it still runs: `tl cancel {EXECUTION_ID}`." in str(caught.value)
         assert f"tl cancel {EXECUTION_ID}" in caplog.text
 
     @pytest.mark.parametrize("answer", [response(200), response(400), response(409)])

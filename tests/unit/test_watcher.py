@@ -19,11 +19,11 @@ from tests.builders import response
 from tests.virtual_time import VirtualService, VirtualTimeLoop, about, client_of, ends_at, in_virtual_time
 from tl_orchestration import AsyncClient, Execution, Handle, Pacing, Patience, Settings, Status
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, NotFound, WaitInterrupted, WaitTimeout
-from tl_orchestration.exchange import Request, Response
+from tl_orchestration.exchange import LAST_MOMENT, Request, Response
 from tl_orchestration.ledger import Entry, Event, MemoryLedger, State
 from tl_orchestration.pacing import LONGEST_PAUSE
 from tl_orchestration.poller import UNNAMED_PAUSE, Waiter
-from tl_orchestration.wait import wait
+from tl_orchestration.wait import AFTERMATH, wait
 from tl_orchestration.watcher import Watcher
 
 EVERY_1 = Patience(pacing=Pacing(floor=1.0, cap=1.0, share=0.0, jitter=0.0))
@@ -269,6 +269,49 @@ class TestPause:
             (moment,) = refused_at
             silent_until = min(began for began in service.times if began > moment + 0.02)
             assert moment + pause <= silent_until <= moment + pause + min(1.0, 0.1 * pause) + 0.02
+
+        in_virtual_time(main)
+
+    @pytest.mark.parametrize("interval", [10.0, 1000.0])
+    @pytest.mark.parametrize("deadline", [50.0, 60.5])
+    def test_does_not_move_a_deadline(self, interval: float, deadline: float) -> None:
+        """A wait whose deadline comes in a pause, whatever it is at then, polls once more and ends in time."""
+
+        def says(name: str, now: float) -> Response:
+            if name == "other" and now > 30:
+                return response(429, retry_after="3600")
+            return about(name)
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(says)
+            client = client_of(service, loop.clock())
+            other = asyncio.create_task(client.wait("other", patience=EVERY_10))
+            patience = Patience(pacing=Pacing(floor=interval, cap=interval, share=0.0, jitter=0.0))
+            with pytest.raises(WaitTimeout):
+                await client.wait("e1", deadline, patience=patience)
+            assert deadline <= loop.time() <= deadline + AFTERMATH
+            last = max(began for began, request in service.requests if request.path.endswith("e1"))
+            assert deadline <= last <= deadline + 1.0
+            await cancelled(other)
+
+        in_virtual_time(main)
+
+    def test_held_request_has_what_is_left_of_its_time(self) -> None:
+        """A poll that a pause has held until the deadline is not given the time that it has waited."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(
+                lambda name, now: response(429, retry_after="3600") if name == "e0" else about(name)
+            )
+            client = client_of(service, loop.clock())
+            other = asyncio.create_task(client.wait("e0", patience=EVERY_10))
+            await asyncio.sleep(1)
+            with pytest.raises(WaitTimeout):
+                await client.wait("e1", 100, patience=EVERY_10)
+            began, held = service.requests[1]
+            assert began == pytest.approx(101, abs=1)
+            assert held.within == pytest.approx(101 + LAST_MOMENT - began, abs=0.1)
+            await cancelled(other)
 
         in_virtual_time(main)
 
@@ -561,9 +604,22 @@ class TestLeaks:
 
             things = await going()
             (poller,) = client._watcher._pollers.values()
-            assert len(poller._heap) == 2
+            assert (len(poller._heap), len(poller._ready)) == (1, 1)
             gc.collect()
             assert [thing() for thing in things] == [None, None]
+            await cancelled(staying)
+
+        in_virtual_time(main)
+
+    def test_entries_of_one_deadline_do_not_pile_up(self) -> None:
+        """A wait that polls thousands of times before its deadline has a few entries, not one for each poll."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = client_of(VirtualService(ends_at(NEVER)), loop.clock())
+            staying = asyncio.create_task(client.wait("stays", 86_400, patience=EVERY_1))
+            await asyncio.sleep(3000)
+            (poller,) = client._watcher._pollers.values()
+            assert max(len(poller._heap), len(poller._ready), len(poller._latest)) < 10
             await cancelled(staying)
 
         in_virtual_time(main)
@@ -575,11 +631,12 @@ class TestLeaks:
             client = client_of(VirtualService(ends_at(NEVER)), loop.clock())
             staying = asyncio.create_task(client.wait("stays", patience=Patience(pacing=Pacing.every(10_000))))
             for name in names(3000):
-                going = asyncio.create_task(client.wait(name, patience=Patience(pacing=Pacing.every(10_000))))
+                patience = Patience(pacing=Pacing.every(10_000))
+                going = asyncio.create_task(client.wait(name, 100 * loop.time() + 60, patience=patience))
                 await asyncio.sleep(0.05)
                 await cancelled(going)
             (poller,) = client._watcher._pollers.values()
-            assert len(poller._heap) < 100
+            assert max(len(poller._heap), len(poller._ready), len(poller._latest)) < 100
             await cancelled(staying)
 
         in_virtual_time(main)

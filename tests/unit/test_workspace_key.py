@@ -75,7 +75,7 @@ class TestAuthorization:
             one(key.auth(), service)
             assert given == service.given
 
-    @pytest.mark.parametrize("lifetime", [None, "3600", 0, -5, True, [1]])
+    @pytest.mark.parametrize("lifetime", [None, "3600", 0, -5, True, [1], 10**400])
     def test_token_of_unknown_lifetime_is_used_until_it_is_refused(
         self, key: WorkspaceKey, clock: FakeClock, lifetime: object
     ) -> None:

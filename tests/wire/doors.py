@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from tests.remote import TOKEN
 from tl_orchestration import AsyncClient, Client, Execution, Handle, OrganizationToken, Patience, RunRequest, Step
 from tl_orchestration.credentials import Credentials
+from tl_orchestration.delivery import OnLink
 from tl_orchestration.ledger import Entry, Ledger
 from tl_orchestration.pacing import Pacing
 from tl_orchestration.retry import RetryPolicy
@@ -28,7 +29,14 @@ class Door(Protocol):
     The verbs of a client, called as ordinary functions.
     """
 
-    def run(self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None) -> Execution: ...
+    def run(
+        self,
+        request: RunRequest,
+        key: str | Step | None = None,
+        *,
+        timeout: float | None = None,
+        on_link: OnLink | None = None,
+    ) -> Execution: ...
     def poll(self, execution: Target) -> Execution: ...
     def wait(
         self, execution: Target, timeout: float | None = None, *, patience: Patience | None = None
@@ -48,8 +56,15 @@ class AsyncDoor:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(credentials, url, **options)
 
-    def run(self, request: RunRequest, key: str | Step | None = None, *, timeout: float | None = None) -> Execution:
-        return self._await(self._client.run(request, key, timeout=timeout))
+    def run(
+        self,
+        request: RunRequest,
+        key: str | Step | None = None,
+        *,
+        timeout: float | None = None,
+        on_link: OnLink | None = None,
+    ) -> Execution:
+        return self._await(self._client.run(request, key, timeout=timeout, on_link=on_link))
 
     def poll(self, execution: Target) -> Execution:
         return self._await(self._client.poll(execution))

@@ -135,15 +135,12 @@ class FaultServer:
         self._tls = tls
         self._stopping = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = int(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
         self.conversations: list[Conversation] = []
         self.accepted = 0
         self.errors: list[BaseException] = []
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -175,15 +172,33 @@ class FaultServer:
         for connection in self._open:
             connection.close()
 
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """
+        For a moment nobody listens, and whoever connects is refused. What is connected already stays so.
+        """
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with socket.socket() as holder:  # so that nobody else gets the port
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", self.port))
+            try:
+                yield
+            finally:
+                self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+                self._spawn(self._accept)
+
     def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _accept(self) -> None:
+        listener = self._listener
         while not self._stopping.is_set():
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             self._open.append(connection)

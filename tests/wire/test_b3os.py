@@ -147,7 +147,7 @@ class TestWithKey:
     def test_deadline_before_there_is_a_run(self, client: Door, remote: Remote) -> None:
         """The wait ends and says that the cancel did not work."""
         remote.define("kyc-slow", before_run={"awaiting_payment": None})
-        with pytest.raises(WaitTimeout, match="could not be cancelled") as caught:
+        with pytest.raises(WaitTimeout, match=r"could not be cancelled: .* has no run yet.* `tl cancel ") as caught:
             client.wait(client.run(request("kyc-slow"), KEY, timeout=0.3))
         assert caught.value.raw_status == "awaiting_payment"
 

@@ -138,6 +138,38 @@ class TestAfterSending:
             assert "\n" not in str(caught.value)
 
 
+class TestMemory:
+    """An answer costs memory in proportion to what it may be."""
+
+    def server(self, value: bytes) -> FaultServer:
+        body = b'{"id": "%s", "status": "RUNNING", "v": %s}' % (EXECUTION_ID.encode(), value)
+        return FaultServer(answer(http("200 OK", body)))
+
+    def test_only_a_result_may_be_large(self, open_door: OpenDoor) -> None:
+        """More than 1 MiB is refused, but for a result."""
+        with self.server(b'"' + b"x" * 1_100_000 + b'"') as server:
+            client = open_door(server.url, settings=Settings(), retry=ONCE)
+            with pytest.raises(InvalidAnswer, match="more than 1048576 bytes"):
+                client.poll(EXECUTION_ID)
+            assert len(client.result(EXECUTION_ID)["v"]) == 1_100_000
+
+    @pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'{"":[]}'])
+    def test_many_values_are_refused_unparsed(self, open_door: OpenDoor, value: bytes) -> None:
+        """Small values cost many times their text, so there may not be very many."""
+        marks = 1 + value.count(b"[") + value.count(b"{")
+        with self.server(b"[" + b",".join([value] * (131_072 // marks + 1)) + b"]") as server:
+            client = open_door(server.url, settings=Settings(), retry=ONCE)
+            for verb in (client.poll, client.result):
+                with pytest.raises(InvalidAnswer, match="more than 131072 values"):
+                    verb(EXECUTION_ID)
+
+    def test_limit_of_values_follows_the_limit_of_bytes(self, open_door: OpenDoor) -> None:
+        """Who expects large results can have them."""
+        settings = Settings(max_answer_bytes=16 * 1024 * 1024)
+        with self.server(b"[" + b",".join([b"0"] * 131_072) + b"]") as server:
+            assert len(open_door(server.url, settings=settings).result(EXECUTION_ID)["v"]) == 131_072
+
+
 @contextmanager
 def untrusted_server() -> Iterator[FaultServer]:
     """A server whose certificate nobody vouches for."""

@@ -17,7 +17,7 @@ from tests.planted import PARAMETERS, TOKEN, found_in
 from tests.remote import NOBODY, Remote
 from tests.wire.conftest import OpenDoor
 from tests.wire.doors import QUICK, Door
-from tl_orchestration import Execution, OrganizationToken, RunRequest, Status
+from tl_orchestration import Execution, OrganizationToken, RunRequest, Status, WorkspaceKey
 from tl_orchestration.errors import (
     AuthenticationError,
     InvalidRequest,
@@ -54,6 +54,20 @@ def _fresh(guarded: Remote) -> None:
 def planted_request(name: str = "kyc-approve") -> RunRequest:
     """A request full of personal data."""
     return run_request(workflow_definition_id=name, parameters=PARAMETERS)
+
+
+@pytest.mark.parametrize("verb", ["poll", "wait", "result", "cancel"])
+@pytest.mark.parametrize("form", ["execution", "handle"])
+def test_execution_of_another_service(guarded: Remote, open_door: OpenDoor, verb: str, form: str) -> None:
+    """Another service's execution is refused with both names, before anything is sent: ids may be alike."""
+    execution = open_door(guarded.url, TOKEN).run(run_request())
+    other = open_door(guarded.url, WorkspaceKey("sandbox-key", "sandbox-secret"), service="transactionlink-legacy")
+    asked = sum(guarded.count(path) for path in ("GET /workflows/{id}", "POST /auth/authorize"))
+    with pytest.raises(InvalidRequest, match=r"transactionlink, .* one of transactionlink-legacy") as caught:
+        getattr(other, verb)(execution if form == "execution" else execution.handle)
+    assert caught.value.execution_id == execution.id
+    assert sum(guarded.count(path) for path in ("GET /workflows/{id}", "POST /auth/authorize")) == asked
+    assert guarded.cancels() == []
 
 
 def check_clean(error: TransactionlinkError) -> None:

@@ -593,6 +593,7 @@ class TestControl:
             "visibility": "public_execute",
             "state": "active",
             "before_run": {},
+            "webhooks": {"copies": 1, "drop": 0.0, "delay": 0.0, "spread": 0.0, "forge": None},
         }
         faults = overview.pop("faults")
         assert faults == [{"on": "result", "kind": "drop", "times": 1, "content_type": "text/plain;charset=UTF-8"}]

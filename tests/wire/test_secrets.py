@@ -22,7 +22,14 @@ from tests.wire.conftest import OpenDoor
 from tests.wire.doors import QUICK, Door, stored
 from tests.wire.fault_server import FaultServer, closed_port, http, then
 from tl_orchestration import Execution, RunRequest, Settings
-from tl_orchestration.errors import NoAnswer, StartOutcomeUnknown, TransactionlinkError, WaitTimeout
+from tl_orchestration.errors import (
+    LinkLost,
+    LinkNotDelivered,
+    NoAnswer,
+    StartOutcomeUnknown,
+    TransactionlinkError,
+    WaitTimeout,
+)
 from tl_orchestration.ledger import MemoryLedger
 from tl_orchestration.sandbox import SandboxServer, SandboxSettings
 
@@ -135,6 +142,44 @@ def interactive(remote: Remote, open_door: OpenDoor) -> None:
     raise_about(started)
 
 
+def deliver(execution: Execution) -> None:
+    """Take link and token over, as a person does."""
+    assert execution.link is not None
+    assert execution.token is not None
+    LINKS.extend((execution.link.reveal(), execution.token.reveal()))
+
+
+def delivered(remote: Remote, open_door: OpenDoor) -> None:
+    client = door(remote, open_door)
+    raise_about(client.run(planted_request("kyc-review"), "step", on_link=deliver))
+    assert found_in(str(stored(client, "step")), (*EVERYTHING, *LINKS)) == []
+
+
+def not_delivered(remote: Remote, open_door: OpenDoor) -> None:
+    def quote(execution: Execution) -> None:
+        deliver(execution)
+        raise RuntimeError(f"cannot mail {LINKS} to {PARAMETERS}") from ValueError(LINKS[1])
+
+    client = door(remote, open_door)
+    try:
+        client.run(planted_request("kyc-review"), "step", on_link=quote)
+    finally:
+        assert found_in(str(stored(client, "step")), (*EVERYTHING, *LINKS)) == []
+
+
+def lost_link(remote: Remote, open_door: OpenDoor) -> None:
+    remote.vary(link_in_status=False)
+    client = door(remote, open_door, ledger=Fenced())
+    raise_about(client.run(planted_request("kyc-review"), "step"))
+    client.run(planted_request("kyc-review"), "step", on_link=deliver)
+
+
+class Fenced(MemoryLedger):
+    """A ledger whose writers need not be waited for."""
+
+    fenced = True
+
+
 def wrong_token(remote: Remote, open_door: OpenDoor) -> None:
     open_door(remote.url, f"{TOKEN}-wrong").run(planted_request())
 
@@ -198,6 +243,12 @@ def odd_status(remote: Remote, open_door: OpenDoor) -> None:
         open_door(server.url, TOKEN).run(planted_request())
 
 
+def broken_chunk(remote: Remote, open_door: OpenDoor) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+    with FaultServer(then(head, f'{{"link": "https://x/?token={TOKEN}"}}\r\n'.encode(), "close")) as server:
+        open_door(server.url, TOKEN).run(planted_request())
+
+
 def refusing_proxy(remote: Remote, open_door: OpenDoor) -> None:
     with FaultServer(then(http("407 Proxy Authentication Required", b""), "close")) as proxy:
         address = proxy.url.replace("http://", f"http://user:{PROXY_PASSWORD}@")
@@ -234,6 +285,9 @@ LINKS: list[str] = []
 SCENES: dict[str, tuple[Scene, type[TransactionlinkError] | None]] = {
     "success": (success, None),
     "interactive": (interactive, None),
+    "link delivered": (delivered, None),
+    "link that cannot be delivered": (not_delivered, LinkNotDelivered),
+    "lost link": (lost_link, LinkLost),
     "401": (wrong_token, TransactionlinkError),
     "400 that echoes": (echo, TransactionlinkError),
     "500": (failure, StartOutcomeUnknown),
@@ -248,6 +302,7 @@ SCENES: dict[str, tuple[Scene, type[TransactionlinkError] | None]] = {
     "half an answer": (odd_status, StartOutcomeUnknown),
     "headers that grant access": (headers, StartOutcomeUnknown),
     "header that is none": (broken_header, StartOutcomeUnknown),
+    "chunk that is none": (broken_chunk, StartOutcomeUnknown),
     "proxy that refuses": (refusing_proxy, NoAnswer),
 }
 
@@ -267,10 +322,10 @@ def test_nothing_planted_is_found_again(guarded: Remote, open_door: OpenDoor, na
             error: BaseException | None = caught.value
             while error is not None:
                 seen += every_form_of(error)
-                error = error.__cause__
+                error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     text = logged.text.getvalue()
     assert "httpcore" in logged.loggers
-    assert found_in(seen) == []
+    assert found_in(seen, (*EVERYTHING, *LINKS)) == []
     assert found_in(text, (*EVERYTHING, *LINKS)) == []
 
 

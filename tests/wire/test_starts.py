@@ -6,6 +6,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from attrs import evolve
 from tests.builders import event, run_request
 from tests.remote import Remote
 from tests.wire.conftest import OpenDoor
-from tests.wire.doors import QUICK_RETRY, Door
+from tests.wire.doors import QUICK_RETRY, Door, stored
 from tl_orchestration import AsyncClient, Client, Execution, OrganizationToken, Settings, Status, Step
+from tl_orchestration.claim import SETTLE_MARGIN, SETTLE_WINDOW
 from tl_orchestration.errors import (
     AuthenticationError,
     InvalidRequest,
@@ -30,8 +33,10 @@ from tl_orchestration.errors import (
     StartOutcomeUnknown,
     TransactionlinkError,
 )
-from tl_orchestration.ledger import MemoryLedger, State
+from tl_orchestration.exchange import Clock
+from tl_orchestration.ledger import Entry, Event, MemoryLedger, State
 from tl_orchestration.ledger.verdicts import adopt
+from tl_orchestration.retry import RetryPolicy
 from tl_orchestration.sandbox.settings import SANDBOX_JWT
 
 POST = "POST /workflows"
@@ -440,6 +445,181 @@ class TestRace:
         ids = asyncio.run(main())
         assert len(ids) == 100
         assert ids == {start["execution_id"] for start in remote.starts()}
+
+
+class Slow(MemoryLedger):
+    """A ledger after whose writes some time has passed."""
+
+    passed = takes = 0.0
+
+    def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
+        claimed = super().claim(key, intent, after)
+        self.passed += self.takes
+        return claimed
+
+    def clock(self) -> Clock:
+        return Clock(now=lambda: time.time() + self.passed, monotonic=time.monotonic)
+
+
+@pytest.fixture
+def slow() -> Slow:
+    """
+    Such a ledger, bound already, so that test and client have the same.
+    """
+    ledger = Slow().for_namespace("tests")
+    assert isinstance(ledger, Slow)
+    return ledger
+
+
+class TestAnnouncedTime:
+    def test_start_that_comes_too_late_is_not_sent(self, remote: Remote, open_door: OpenDoor, slow: Slow) -> None:
+        """When others may take an intent for one of unknown fate, its start does not leave any more."""
+        client = open_door(remote.url, ledger=slow, clock=slow.clock())
+        slow.takes = SETTLE_WINDOW
+        with pytest.raises(NoAnswer, match="Nothing was sent") as caught:
+            client.run(kyc(), KEY)
+        entry = stored(client, KEY)
+        assert entry is not None
+        assert (caught.value.sent, entry.state, remote.count(POST)) == (False, State.REJECTED, 0)
+        slow.takes = 0.0
+        assert client.run(kyc(), KEY).id == remote.starts()[0]["execution_id"]
+
+    def test_queue_for_a_connection_counts(self, remote: Remote, slow: Slow) -> None:
+        """A start that is announced and then finds no free connection in time has not been sent."""
+        slow.takes = SETTLE_WINDOW - SETTLE_MARGIN - Settings().request_timeout - 0.3
+
+        async def main() -> None:
+            options: dict[str, Any] = {"settings": Settings(max_connections=1), "retry": RetryPolicy(attempts=1)}
+            async with AsyncClient(
+                OrganizationToken("tot_sandbox"), remote.url, ledger=slow, clock=slow.clock(), **options
+            ) as client:
+                other = await client.run(kyc("kyc-slow"))
+                remote.order("status", "hold", seconds=5)
+                poll = asyncio.create_task(client.poll(other))
+                await asyncio.sleep(0.05)
+                with pytest.raises(NoAnswer, match="Nothing was sent"):
+                    await client.run(kyc(), KEY)
+                assert not poll.done()
+                poll.cancel()
+                entry = stored(client, KEY)
+                assert entry is not None
+                assert (entry.state, len(remote.starts())) == (State.REJECTED, 1)
+
+        asyncio.run(main())
+
+    def test_start_is_announced_when_it_can_leave(self, remote: Remote, ledger: MemoryLedger) -> None:
+        """What queues for a connection is not announced yet, so nobody can act on its fate meanwhile."""
+
+        async def main() -> None:
+            settings = Settings(max_connections=2)
+            async with AsyncClient(
+                OrganizationToken("tot_sandbox"), remote.url, ledger=ledger, settings=settings
+            ) as client:
+                remote.order("start", "hold", seconds=0.3, times=2)
+                starts = [asyncio.create_task(client.run(kyc(), f"k-{number}")) for number in range(4)]
+                while remote.count(POST) < 2:  # noqa: ASYNC110 -- another thread counts
+                    await asyncio.sleep(0.01)
+                assert [state(ledger, f"k-{number}") for number in range(4)] == [State.INTENT] * 2 + [None] * 2
+                assert len({execution.id for execution in await asyncio.gather(*starts)}) == 4
+
+        asyncio.run(main())
+
+
+class TestCancelledTask:
+    """Cancelling the task of a start loses nothing that is known."""
+
+    def check(
+        self, remote: Remote, ledger: MemoryLedger, cancel_when: Callable[[], bool], *, prepare: Callable[[], None]
+    ) -> None:
+        async def main() -> None:
+            async with AsyncClient(OrganizationToken("tot_sandbox"), remote.url, ledger=ledger) as client:
+                prepare()
+                task = asyncio.create_task(client.run(kyc("kyc-slow"), KEY))
+                while not cancel_when():  # noqa: ASYNC110 -- another thread decides
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(main())
+
+    def test_while_the_answer_is_awaited(
+        self, remote: Remote, ledger: MemoryLedger, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A start that was sent is answered and recorded first."""
+        remote.order("start", "hold", seconds=0.3)
+        self.check(remote, ledger, lambda: remote.count(POST) == 1, prepare=lambda: None)
+        (start,) = remote.starts()
+        entry = ledger.read(KEY)
+        assert entry is not None
+        assert (entry.state, entry.execution_id) == (State.STARTED, start["execution_id"])
+        assert f"The call was cancelled; execution {entry.execution_id}" in caplog.text
+
+    def test_while_the_ledger_has_to_queue(self, remote: Remote, ledger: MemoryLedger) -> None:
+        """A record that waits for a thread of a busy process is written."""
+        free = threading.Event()
+
+        def occupy() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1))
+
+        def claimed() -> bool:
+            if state(ledger) is State.INTENT and not busy:
+                busy.append(asyncio.get_running_loop().run_in_executor(None, free.wait, 10))
+                asyncio.get_running_loop().call_later(0.5, free.set)
+            return len(remote.starts()) == 1
+
+        busy: list[asyncio.Future[bool]] = []
+        remote.order("start", "hold", seconds=0.1)
+        self.check(remote, ledger, claimed, prepare=occupy)
+        assert busy
+        assert state(ledger) is State.STARTED
+
+    def test_before_it_is_sent(self, remote: Remote) -> None:
+        """A start that was announced and not sent is not sent any more, and that is recorded."""
+        claiming = threading.Event()
+
+        class Waiting(MemoryLedger):
+            def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
+                claiming.set()
+                time.sleep(0.2)
+                return super().claim(key, intent, after)
+
+        ledger = Waiting().for_namespace("tests")
+        self.check(remote, ledger, claiming.is_set, prepare=lambda: None)
+        assert (state(ledger), remote.count(POST)) == (State.REJECTED, 0)
+
+    @pytest.mark.usefixtures("_impatient")
+    def test_while_the_id_cannot_be_recorded(self, remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
+        """If the ledger stays down, the log has the id and the command that records it."""
+        broken = threading.Event()
+
+        class Broken(MemoryLedger):
+            def append(self, key: str, event: Event) -> Entry:
+                broken.set()
+                raise OSError("the disk is full")
+
+        self.check(remote, Broken(), broken.is_set, prepare=lambda: None)
+        (start,) = remote.starts()
+        assert f"tl ledger adopt {KEY} {start['execution_id']}" in caplog.text
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tl_orchestration.start._RECORD_DELAY", 0.05)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_ledger_of_ones_own_that_fails_loses_no_id(remote: Remote, open_door: OpenDoor) -> None:
+    """Whatever a ledger raises after the start, the id is in the error."""
+
+    class Broken(MemoryLedger):
+        def append(self, key: str, event: Event) -> Entry:
+            raise OSError("the disk is full")
+
+    with pytest.raises(StartOutcomeUnknown) as caught:
+        open_door(remote.url, ledger=Broken()).run(kyc(), KEY)
+    assert caught.value.execution_id == remote.starts()[0]["execution_id"]
 
 
 def test_state_changes_are_logged_once(remote: Remote, step_client: Door, caplog: pytest.LogCaptureFixture) -> None:

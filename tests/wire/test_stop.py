@@ -17,8 +17,10 @@ from tests.builders import run_request
 from tests.remote import Remote
 from tests.wire.fault_server import EXECUTION_ID, Behaviour, FaultServer, hang, http, then
 from tl_orchestration import AsyncClient, Client, OrganizationToken, Patience, Settings
-from tl_orchestration.errors import WaitInterrupted
+from tl_orchestration.errors import LedgerError, NoAnswer, WaitInterrupted
+from tl_orchestration.ledger import Entry, Event, MemoryLedger, State
 from tl_orchestration.pacing import Pacing
+from tl_orchestration.retry import RetryPolicy
 
 TOKEN = OrganizationToken("tot_sandbox")
 RARELY = Patience(pacing=Pacing.every(60.0))
@@ -142,6 +144,68 @@ class TestFlag:
             for thread in threads:
                 thread.join()
             assert len(outcomes) == 4
+
+
+class TestStart:
+    def test_is_not_stopped_while_its_id_is_recorded(self, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A flag that is raised after the start was sent does not end the tries to record it."""
+        monkeypatch.setattr("tl_orchestration.start._RECORD_DELAY", 0.05)
+
+        class Hindered(MemoryLedger):
+            failures = 1
+
+            def append(self, key: str, event: Event) -> Entry:
+                if self.failures:
+                    self.failures -= 1
+                    raise LedgerError("down")
+                return super().append(key, event)
+
+        with Client(TOKEN, remote.url, ledger=Hindered()) as client:
+            started = client.run(run_request(), "k", stop=lambda: bool(remote.starts()))
+            assert client.ledger is not None
+            entry = client.ledger.read("k")
+        assert entry is not None
+        assert (entry.execution_id, entry.state) == (started.id, State.STARTED)
+
+
+class TestQueue:
+    """One connection for two threads."""
+
+    @contextmanager
+    def occupied(self) -> Iterator[Client]:
+        """A client whose only connection waits for an answer, all the time."""
+        settings, released = Settings(max_connections=1, request_timeout=3.0), threading.Event()
+        with (
+            FaultServer(hang) as server,
+            Client(TOKEN, server.url, settings=settings, retry=RetryPolicy(attempts=1)) as client,
+        ):
+
+            def hang_on() -> None:
+                with pytest.raises(WaitInterrupted):
+                    client.wait(EXECUTION_ID, stop=released.is_set)
+
+            thread = threading.Thread(target=hang_on)
+            thread.start()
+            while not server.received:
+                time.sleep(0.01)
+            yield client
+            assert thread.is_alive()
+            released.set()
+            thread.join()
+            assert server.accepted == 1
+
+    def test_is_left_when_told_to_stop(self) -> None:
+        """The flag is seen while a wait queues for a connection."""
+        flag = Flag()
+        with self.occupied() as client, stopped_in_time(flag, lambda: True):
+            client.wait(EXECUTION_ID, patience=OFTEN, stop=flag)
+
+    def test_counts_for_the_time_of_a_request(self) -> None:
+        """A request that gets no connection in its time was not sent, and says so."""
+        with self.occupied() as client:
+            client._wire._settings = Settings(request_timeout=0.1)
+            with pytest.raises(NoAnswer, match="Nothing was sent"):
+                client.poll(EXECUTION_ID)
 
 
 class TestCancelledTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,7 +13,7 @@ from tests.builders import run_request, travelled
 from tests.remote import NOBODY, Remote
 from tests.wire.conftest import OpenDoor
 from tests.wire.doors import QUICK, QUICK_RETRY, Door
-from tl_orchestration import Execution, Settings, Status
+from tl_orchestration import Execution, Handle, Settings, Status
 from tl_orchestration.errors import (
     InvalidRequest,
     InvalidSettings,
@@ -24,6 +24,7 @@ from tl_orchestration.errors import (
     ServerError,
     WaitTimeout,
 )
+from tl_orchestration.ledger import MemoryLedger
 from tl_orchestration.sandbox import SandboxServer, SandboxSettings
 
 GET = "GET /workflows/{id}"
@@ -39,6 +40,14 @@ def age(execution: Execution) -> float:
     """Seconds from now to the deadline."""
     assert execution.handle.deadline is not None
     return execution.handle.deadline - time.time()
+
+
+def decide(execution: Execution, decision: str) -> None:
+    """Do what a person does on the hosted page."""
+    assert execution.link is not None
+    assert execution.token is not None
+    form = {"token": execution.token.reveal(), "decision": decision}
+    httpx.post(execution.link.reveal().partition("?")[0], data=form, trust_env=False).raise_for_status()
 
 
 class TestRun:
@@ -86,12 +95,34 @@ class TestRun:
         assert httpx.get(execution.link.reveal(), trust_env=False).status_code == 200
         assert execution.link.reveal() not in repr(execution)
 
+    @pytest.mark.parametrize("shown_again", [True, False])
+    def test_link_is_handed_over_once(self, remote: Remote, open_door: OpenDoor, shown_again: bool) -> None:
+        """The person whom on_link tells can decide; a later call with the key hands nothing over."""
+        remote.vary(link_in_status=shown_again)
+        client = open_door(remote.url, ledger=MemoryLedger())
+        given: list[Execution] = []
+        for _ in range(2):
+            execution = client.run(kyc("kyc-review"), "step", on_link=given.append)
+        (told,) = given
+        decide(told, "reject")
+        assert told.id == execution.id
+        assert client.result(client.wait(execution))["decision"] == "reject"
+
     @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
     def test_timeout_must_be_a_time(self, remote: Remote, client: Door, timeout: float) -> None:
         """A timeout that is no span of time is refused before anything is sent."""
         with pytest.raises(InvalidRequest, match="timeout must be"):
             client.run(kyc(), timeout=timeout)
         assert remote.count(POST) == 0
+
+    def test_timeout_of_more_than_a_century(self, remote: Remote, open_door: OpenDoor) -> None:
+        """It is one of a century: its deadline is a date, and can be written down and read again."""
+        client = open_door(remote.url, ledger=MemoryLedger())
+        execution = client.run(kyc(), "step", timeout=10**400)
+        deadline = datetime.fromtimestamp(execution.handle.deadline or 0.0, UTC)
+        assert timedelta(days=36_499) < deadline - datetime.now(UTC) <= timedelta(days=36_500)
+        assert Handle.from_dict(execution.handle.to_dict()) == execution.handle
+        assert client.wait(execution, 10**400, patience=QUICK).status is Status.SUCCEEDED
 
 
 class TestWait:
@@ -126,9 +157,7 @@ class TestWait:
         """An interactive execution ends when a person has decided on its page."""
         started = client.run(kyc("kyc-review"))
         assert Status.RUNNING is client.poll(started).status
-        assert started.link is not None
-        form = {"token": started.token.reveal() if started.token else "", "decision": decision}
-        httpx.post(started.link.reveal().partition("?")[0], data=form, trust_env=False).raise_for_status()
+        decide(started, decision)
         assert decision == client.result(client.wait(started))["decision"]
 
     def test_handle_and_id_do_as_well(self, remote: Remote, client: Door) -> None:

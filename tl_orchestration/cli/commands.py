@@ -25,6 +25,7 @@ from tl_orchestration.cli.output import answer_json, tell
 from tl_orchestration.cli.progress import ConsoleLog
 from tl_orchestration.cli.sandbox import sandbox
 from tl_orchestration.cli.settings import verbose_option
+from tl_orchestration.cli.webhooks import webhooks
 from tl_orchestration.errors import TransactionlinkError
 
 _CREDENTIAL = re.compile(r"\b(?:tot_|b3sk_|eyJ)\S+")
@@ -146,5 +147,5 @@ def tl() -> None:
     """
 
 
-for command in (run, poll, wait, result, cancel, ledger, db, doctor, sandbox):
+for command in (run, poll, wait, result, cancel, ledger, db, webhooks, doctor, sandbox):
     tl.add_command(command)

@@ -7,7 +7,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tl_orchestration.claim import settle_window
 from tl_orchestration.correlation import recorded_correlation
+from tl_orchestration.ledger.entry import State
 
 if TYPE_CHECKING:
     from tl_orchestration.ledger.entry import Entry, Record
@@ -41,6 +43,7 @@ def entry_lines(record: Record) -> list[tuple[str, str | None]]:
         ("generation", entry.generation),
         ("attempt", str(entry.attempt)),
         ("changed", _moment(entry.changed_at)),
+        ("settles", _moment(entry.changed_at + settle_window(entry)) if entry.state is State.INTENT else None),
         ("deadline", _moment(entry.deadline)),
         ("expires", _moment(entry.expires_at)),
         ("reason", entry.reason),
@@ -80,6 +83,7 @@ def record_json(record: Record) -> dict[str, Any]:
         "raw_status": entry.raw_status,
         "reason": entry.reason,
         "changed_at": _moment(entry.changed_at),
+        "settles_at": _moment(entry.settles_at),
         "deadline": _moment(entry.deadline),
         "expires_at": _moment(entry.expires_at),
         "version": entry.version,

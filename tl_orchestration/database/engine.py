@@ -110,6 +110,21 @@ class Database:
             with self._engine.begin() as connection:
                 yield connection
 
+    @contextlib.contextmanager
+    def inserting(self) -> Iterator[Connection]:
+        """
+        As :meth:`writing`, for a role of PostgreSQL that may only insert, and so cannot ask which revision the tables
+        have.
+
+        Raises:
+            LedgerError: As :meth:`writing`.
+        """
+        with self._translating():
+            if self.is_sqlite:
+                self._check()
+            with self._engine.begin() as connection:
+                yield connection
+
     def revision(self) -> str | None:
         """
         The revision of its tables; None where there are none.

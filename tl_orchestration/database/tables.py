@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 #: Every revision of the schema, oldest first. Here, because asking for it must not cost an import of Alembic.
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 #: Where the revision is kept; not Alembic's usual name, which belongs to whoever else uses the database.
 VERSION_TABLE: Final = "tl_schema_version"
 
@@ -62,4 +62,24 @@ trail = Table(
     # No version is written twice: what a lost comparison would do, the database refuses as well.
     UniqueConstraint("namespace", "key", "version", name="tl_ledger_trail_once"),
     sqlite_autoincrement=True,  # no id is given twice, also after a purge
+)
+
+#: One row per delivery that was verified: that something happened to an execution, and nothing of what.
+inbox = Table(
+    "tl_inbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(always=True), primary_key=True),
+    Column("service", Text, nullable=False),
+    # Empty where the delivery did not tell it in a form that is known.
+    Column("execution_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+    # SHA-256 of the body, and the minute of its arrival: the same bytes count once a minute. For longer they must not,
+    # because two events may have the same bytes: no vendor promises an event id.
+    Column("digest", Text, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    UniqueConstraint("digest", "minute", "service", name="tl_inbox_once"),
+    Index("tl_inbox_by_execution", "execution_id"),
+    Index("tl_inbox_by_age", "received_at"),
+    sqlite_autoincrement=True,  # readers rely on numbers that only grow
 )

@@ -92,6 +92,7 @@ class LedgerConformance:
                 progress=made,
                 correlation_parameter="номер Ω",
                 correlation_id="tl-1",
+                settles_at=MOMENT + 180.125,
             ),
             None,
         )
@@ -101,7 +102,7 @@ class LedgerConformance:
         written = ledger.append(key, _event(State.SETTLED, raw_status="CANCELED", status="CANCELLED", reason="ended"))
         read = _found(self.another(ledger), key)
         _same(written, read, "the entry of a whole life")
-        _same(MOMENT + 3600, read.deadline, "the deadline")
+        _same((MOMENT + 3600, MOMENT + 180.125), (read.deadline, read.settles_at), "deadline and end of the start")
         _same((True, True, True), (read.adopted, read.link_delivered, read.cancel_requested), "the marks")
         _same(made, dict(read.progress), "the ids that the attempt has made")
         _same(("номер Ω", "tl-1"), (read.correlation_parameter, read.correlation_id), "the correlation")

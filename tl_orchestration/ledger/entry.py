@@ -110,6 +110,7 @@ class Event:
         correlation_id: With INTENT: that id, random, by which a person finds the execution.
         interactive: With STARTED: whether the start's answer had a link or a token for a person; None: not known.
         link_lost: With CANCEL_REQUESTED: because nobody was given the link, and another start is to replace this one.
+        settles_at: With INTENT: until when the process that says so may be at its start; None: not known.
     """
 
     state: State
@@ -133,6 +134,7 @@ class Event:
     correlation_id: str | None = None
     interactive: bool | None = None
     link_lost: bool = False
+    settles_at: float | None = None
 
 
 @frozen(kw_only=True)
@@ -157,6 +159,8 @@ class Entry:
         interactive: Whether a person has to act in the execution; None where nobody knows: another said which
             execution it is, or an earlier version recorded the start.
         link_lost: Its cancel was decided because nobody was given the link.
+        settles_at: Until when the process of the latest intent may be at its start; None: an earlier version recorded
+            the intent.
     """
 
     version: int
@@ -188,6 +192,7 @@ class Entry:
     past: tuple[str, ...] = field(default=(), converter=_ids)
     interactive: bool | None = None
     link_lost: bool = False
+    settles_at: float | None = None
 
     def belongs_to(self, generation: str) -> bool:
         """
@@ -353,6 +358,7 @@ def _intended(entry: Entry | None, event: Event) -> Entry:
         correlation_id=event.correlation_id,
         suspect_correlation_ids=sought,
         past=entry.past_after(event.generation) if entry else (),
+        settles_at=event.settles_at,
     )
 
 
@@ -374,4 +380,5 @@ def _continued(entry: Entry, event: Event) -> Entry:
         preparing=event.preparing,
         correlation_parameter=event.correlation_parameter,
         correlation_id=event.correlation_id,
+        settles_at=event.settles_at,
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from tl_orchestration.answers import safe_id
-from tl_orchestration.claim import SETTLE_WINDOW, may_be_starting
+from tl_orchestration.claim import may_be_starting, settle_window
 from tl_orchestration.errors import InvalidRequest, LedgerError
 from tl_orchestration.ledger.entry import UNDECIDED, Entry, Event, State, purged
 
@@ -82,8 +82,8 @@ def _undecided(ledger: Told, key: str, now: float) -> Entry:
         raise purged(entry)
     if entry.state not in UNDECIDED or entry.preparing:
         raise LedgerError(f"There is nothing to decide about {key}: {_known(entry)}.")
-    if may_be_starting(entry, now, 0.0 if ledger.fenced else SETTLE_WINDOW):
-        settled = datetime.fromtimestamp(entry.changed_at + SETTLE_WINDOW, UTC).isoformat(timespec="seconds")
+    if may_be_starting(entry, now, fenced=ledger.fenced):
+        settled = datetime.fromtimestamp(entry.changed_at + settle_window(entry), UTC).isoformat(timespec="seconds")
         raise LedgerError(
             f"A process may be starting {key} just now. If it is still undecided at {settled}, say it then."
         )

@@ -13,6 +13,7 @@ from tl_orchestration.sandbox.legacy import auth
 from tl_orchestration.sandbox.legacy import routes as legacy
 from tl_orchestration.sandbox.settings import SandboxSettings
 from tl_orchestration.sandbox.store import Store
+from tl_orchestration.sandbox.webhooks import routes as webhooks
 
 
 def create_app(settings: SandboxSettings | None = None) -> Starlette:
@@ -39,7 +40,7 @@ def create_app(settings: SandboxSettings | None = None) -> Starlette:
             response.headers.update(error.headers)
         return response
 
-    parts = (auth, legacy, transactionlink, executions, runs, hosted, control)
+    parts = (webhooks, auth, legacy, transactionlink, executions, runs, hosted, control)
     app = Starlette(
         # The legacy API goes first: `POST /workflows/run` is no execution.
         routes=[route for part in parts for route in part.routes(store)],

@@ -21,6 +21,7 @@ They need no token and are part of no remote service. Errors are `{"error": "<on
     POST   /_sandbox/executions/{id}      {"status": ..., "result": ...}, whichever are to be forced; a run
                                           that has no execution of its own goes by its run id
     POST   /_sandbox/reset                back to the first day
+    ...    /_sandbox/webhooks             see `webhooks.routes`
 """
 
 from collections import Counter
@@ -71,10 +72,12 @@ def routes(store: Store) -> list[Route]:
         ("POST", "/executions/{id}", control.force),
         ("POST", "/reset", control.reset),
     ]
-    return [Route(f"/_sandbox{path}", _answering(handler), methods=[verb]) for verb, path, handler in table]
+    return [Route(f"/_sandbox{path}", answering(handler), methods=[verb]) for verb, path, handler in table]
 
 
-def _answering(handler: Handler) -> Handler:
+def answering(handler: Handler) -> Handler:
+    """The handler, with its errors as answers."""
+
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)

@@ -17,6 +17,7 @@ from tl_orchestration.sandbox.checks import (
     require,
     require_known,
 )
+from tl_orchestration.sandbox.webhooks.scripts import Script, script
 
 DECISIONS = ("approve", "reject")
 """What a scripted check or a person may decide."""
@@ -70,6 +71,7 @@ class Definition:
         visibility: who may see and start it in B3OS: without a key only where it is `public_execute`.
         state: of the workflow in B3OS; one that is `archived` cannot be run.
         before_run: seconds in each of the statuses `BEFORE_RUN`, for B3OS executions; `None`: for ever.
+        webhooks: what happens to its webhooks on the way, where there is anybody to deliver them to.
 
     Raises:
         ValueError: a value has the wrong type or range.
@@ -85,6 +87,7 @@ class Definition:
     visibility: str = "public_execute"
     state: str = "active"
     before_run: Mapping[str, float | None] = attrs.field(converter=_before_run, factory=dict)
+    webhooks: Script = attrs.field(converter=script, factory=Script)
 
     def __attrs_post_init__(self) -> None:
         """Refuse values of the wrong type: they come from files and over HTTP."""
@@ -114,7 +117,7 @@ class Definition:
 
     def described(self) -> dict[str, Any]:
         """The fields as JSON members."""
-        return attrs.asdict(self, recurse=False)
+        return attrs.asdict(self, recurse=False) | {"webhooks": attrs.asdict(self.webhooks)}
 
 
 _PARTIAL_RESULT = {

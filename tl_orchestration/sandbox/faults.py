@@ -23,6 +23,7 @@ STEPS = (
     "token",
     "retry",
     "resume",
+    "key",
 )
 """
 What faults strike. `start`, `status` and `cancel` exist in every service (POST and GET of B3OS runs among them),

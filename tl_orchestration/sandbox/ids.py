@@ -26,6 +26,10 @@ class Streams:
         """So many hexadecimal digits."""
         return f"{self._stream(kind).getrandbits(4 * digits):0{digits}x}"
 
+    def share(self, kind: str) -> float:
+        """A number from 0 up to 1, by chance."""
+        return self._stream(kind).random()
+
     def _stream(self, kind: str) -> random.Random:
         if kind not in self._streams:
             seed = None if self._seed is None else f"{self._seed}/{kind}"

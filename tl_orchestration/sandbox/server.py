@@ -105,6 +105,7 @@ class SandboxServer:
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._failure = None
+        self.store.courier.resume()
         self._server = uvicorn.Server(_config(self._app))
         self._thread = threading.Thread(
             target=self._run, args=(self._server, listener), name=f"sandbox-{self._port}", daemon=True
@@ -131,6 +132,7 @@ class SandboxServer:
         self._thread.join(STOP_TIMEOUT)
         if self._thread.is_alive():
             raise RuntimeError(f"the sandbox at {self.url} did not stop")
+        self.store.courier.stop()
         self._server = self._thread = None
 
     def _run(self, server: uvicorn.Server, listener: socket.socket) -> None:

@@ -10,10 +10,19 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from tl_orchestration.sandbox.checks import MOST_SECONDS, is_object, is_text, is_whole, require, require_known
+from tl_orchestration.sandbox.checks import (
+    MOST_SECONDS,
+    is_object,
+    is_seconds,
+    is_text,
+    is_whole,
+    require,
+    require_known,
+)
 from tl_orchestration.sandbox.credentials import ApiKey, Key, Token, read_list
 from tl_orchestration.sandbox.definitions import SCRIPTED, Definition, merged
 from tl_orchestration.sandbox.variants import Value, checked
+from tl_orchestration.sandbox.webhooks.scripts import Target, targets
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 """The written form of a uuid; `uuid.UUID` would also take braces, `urn:` and missing hyphens."""
@@ -69,6 +78,9 @@ class SandboxSettings:
         variants: readings of what is undocumented, by name (see `variants.TABLE`), where not the default.
         cancel_finished: the variant of this name; one among `variants` goes before it.
         link_in_status: likewise.
+        webhooks: where webhooks are delivered to; by default nowhere.
+        webhook_retries: how often a failed delivery is tried again.
+        webhook_interval: seconds between its attempts.
         public_url: base of the hosted page's links, where the request's own host is not reachable for people.
         clock: gives epoch seconds.
 
@@ -99,6 +111,9 @@ class SandboxSettings:
     variants: Mapping[str, Value] = attrs.field(converter=checked, factory=dict)
     cancel_finished: int = 200
     link_in_status: bool = True
+    webhooks: tuple[Target, ...] = attrs.field(converter=targets, default=())
+    webhook_retries: int = 5
+    webhook_interval: float = 5.0
     public_url: str | None = attrs.field(converter=_public_url, default=None)
     clock: Callable[[], float] = time.time
 
@@ -112,6 +127,9 @@ class SandboxSettings:
         )
         lifetime = self.token_lifetime
         require(is_whole(lifetime) and 1 <= lifetime <= MOST_SECONDS, "token_lifetime must be whole seconds", lifetime)
+        retries = self.webhook_retries
+        require(is_whole(retries) and retries >= 0, "webhook_retries must be a whole number from 0", retries)
+        require(is_seconds(self.webhook_interval), "webhook_interval must be seconds from 0", self.webhook_interval)
         require(is_text(self.organization_id), "organization_id must be a non-empty text", self.organization_id)
         # The value itself is kept out of the sentence, as with the other credentials.
         require(
@@ -132,7 +150,8 @@ class SandboxSettings:
         """
         Read settings from a TOML file: the fields of this class except `clock`.
 
-        `[[tokens]]`, `[[keys]]` and `[[api_keys]]` tables have the fields of `Token`, `Key` and `ApiKey`;
+        `[[tokens]]`, `[[keys]]`, `[[api_keys]]` and `[[webhooks]]` tables have the fields of `Token`, `Key`, `ApiKey`
+        and `Target`;
         `[definitions.NAME]` tables have the fields of `Definition`, and `like`; `[variants]` has readings by
         name. A duration of `inf` means never.
 

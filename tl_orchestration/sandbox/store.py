@@ -19,6 +19,8 @@ from tl_orchestration.sandbox.legacy.sessions import Sessions
 from tl_orchestration.sandbox.services import CURRENT
 from tl_orchestration.sandbox.settings import SandboxSettings
 from tl_orchestration.sandbox.variants import Variants
+from tl_orchestration.sandbox.webhooks.courier import Courier, Rule
+from tl_orchestration.sandbox.webhooks.signing import Keyring
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds from start to expiry where the request names none."""
@@ -44,15 +46,21 @@ class Store:
         settings: the state to begin with, and to come back to on `reset`.
     """
 
+    courier: Courier
+
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
         self.clock = Clock(settings.clock)
         self.faults = Faults()
         self._lock = threading.RLock()
+        self._has_begun = False
         self.reset()
 
     def reset(self) -> None:
         """Forget everything and begin as on the first day: definitions, clock, and ids under a seed."""
+        if self._has_begun:
+            self.courier.stop()  # before the lock, which its thread may be waiting for
+        self._has_begun = True
         with self._lock:
             self.clock.reset()
             self.faults.clear()
@@ -68,6 +76,12 @@ class Store:
             self.sessions = Sessions(self.ids, self.settings.workspace_id)
             self.cases = Cases(self.ids)
             self.b3os = Book(self.ids)
+            self.webhook_keys = Keyring(self.ids)
+            rule = Rule(retries=self.settings.webhook_retries, interval=self.settings.webhook_interval)
+            self.courier = Courier(
+                self.find, self._run_of, self.clock, lambda: self.variants, self.ids, self.webhook_keys, rule
+            )
+            self.courier.deliver_to(self.settings.webhooks)
 
     @property
     def definitions(self) -> dict[str, Definition]:
@@ -198,6 +212,7 @@ class Store:
                     request=request,
                 )
             )
+            self.courier.watch(execution.id)
             return execution
 
     def find(self, execution_id: str) -> Execution:
@@ -207,6 +222,10 @@ class Store:
                 return self._executions[execution_id]
             except KeyError:
                 raise UnknownExecutionError(execution_id) from None
+
+    def _run_of(self, execution_id: str) -> str:
+        session = self.b3os.session(execution_id)
+        return execution_id if session is None else session.run_id
 
     def find_by_token(self, token: str) -> Execution:
         """The interactive execution whose hosted page this token or link id opens. Raises `UnknownExecutionError`."""

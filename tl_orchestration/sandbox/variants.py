@@ -3,8 +3,8 @@ What the public documentation leaves open or says in two ways: one named variant
 (`[variants]` in a file) and changed on a running sandbox by `PATCH /_sandbox/variants`.
 
 Rows C1 to C40 are those of the table of contradictions in the project's contract of the three APIs, the others
-its sections. Of that table, C6 is a slip of one page; C14, C21, C39 and C40 are about the client alone; C19, C20
-and C35 to C37 about webhooks, and C34 about lists, which this sandbox does not have.
+its sections. Of that table, C6 is a slip of one page; C14, C21, C39 and C40 are about the client alone; C20
+and C35 to C37 about what a receiver of webhooks makes of them, and C34 about lists, which this sandbox does not have.
 """
 
 import threading
@@ -114,6 +114,13 @@ TABLE = (
     Variant(
         "link_in_status", _YES_OR_NO, "A4.2", "whether the status of an interactive execution repeats link and token"
     ),
+    Variant(
+        "webhook_id",
+        ("workflowId", "workflowExecutionId", "executionId", "id"),
+        "C19",
+        "the member of a webhook's body that names the execution",
+    ),
+    Variant("webhook_nesting", ("top", "data", "payload"), "C19", "where it is: at the top, or under data or payload"),
     Variant("legacy_organization_token", _NO_OR_YES, "A6", "whether the legacy endpoints take a tot_ token"),
     Variant(
         "legacy_cancel",

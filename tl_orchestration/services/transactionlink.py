@@ -89,16 +89,20 @@ class Transactionlink(Service):
 
     def result(self, execution_id: str, send: Send) -> Flow[dict[str, Any]]:
         """
-        GET /workflows/{id}/result. A 404 is told apart by the status of the execution (contract C12).
+        GET /workflows/{id}/result. A 404 is told apart by the status of the execution (contract C12), and so is a 400,
+        which may mean the same as long as the execution has not ended.
         """
         get = self._request("result", "GET", f"/workflows/{execution_id}/result")
         response = yield from send(get)
         if response.is_success:
             return json_object(response, get)
-        if response.status != 404:
-            raise self._refusal(response, get, f"execution {execution_id}", _CAN_VIEW).about(execution_id)
+        refused = self._refusal(response, get, f"execution {execution_id}", _CAN_VIEW).about(execution_id)
+        if response.status not in {400, 404}:
+            raise refused
         execution = yield from self.poll(execution_id, send)
         if execution.is_terminal:
+            if response.status == 400:
+                raise refused
             raise NoResult(
                 f"Execution {execution_id} has ended ({execution.raw_status}) and left no result.",
                 execution_id=execution_id,
@@ -107,7 +111,7 @@ class Transactionlink(Service):
         raise ResultNotReady(
             f"Execution {execution_id} has not ended yet ({execution.raw_status}): wait for it, then ask again.",
             execution_id=execution_id,
-            status_code=404,
+            status_code=response.status,
         )
 
     def cancel(self, execution_id: str, send: Send) -> Flow[Execution]:

@@ -171,6 +171,7 @@ def test_event_of_the_first_release_still_resumes() -> None:
         {"format": 1, "ending": "failed", "execution_id": "e", "error": 7},
         {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": "soon"},
         {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": float("nan")},
+        {"format": 1, "ending": "deadline", "execution_id": "e", "deadline": 10**400},
         {"format": 1, "ending": "failed", "execution_id": "e", "status_code": True},
         {"format": True, "ending": "ended", "execution_id": "e"},
         {"format": 1, "ending": "ended", "execution_id": "e", "service": 7},

@@ -113,6 +113,13 @@ class TestRefused:
             verdict(ledger, NOW + SETTLE_WINDOW - 1)
         assert verdict(ledger, NOW + SETTLE_WINDOW).state is not State.INTENT
 
+    def test_start_of_a_slow_client(self, ledger: Ledger, verdict: Callable[[Ledger, float], Entry]) -> None:
+        """An intent says itself until when its process may be at it, whatever the settings of whoever judges."""
+        ledger.claim("k", event(State.INTENT, settles_at=NOW + 750), None)
+        with pytest.raises(LedgerError, match=r"may be starting k just now.* at 2026-09-21T14:25:50"):
+            verdict(ledger, NOW + 749)
+        assert verdict(ledger, NOW + 750).state is not State.INTENT
+
     def test_fenced_start_is_on_nobodys_way(self, ledger: Ledger, verdict: Callable[[Ledger, float], Entry]) -> None:
         """In a fenced store an intent is a former try's, however young."""
         fenced = FencedLedger()

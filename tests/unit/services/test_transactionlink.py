@@ -301,7 +301,25 @@ class TestResult:
         assert kind is type(caught.value)
         assert (caught.value.execution_id, caught.value.status_code) == (EXECUTION_ID, 404)
 
-    @pytest.mark.parametrize(("status", "kind"), [one for one in REFUSALS if one[0] != 404])
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (told("RUNNING"), ResultNotReady),
+            (told("NEVER_HEARD_OF"), ResultNotReady),
+            (told("COMPLETED"), InvalidRequest),
+            (response(400), InvalidRequest),
+            (response(404), NotFound),
+        ],
+    )
+    def test_refusal_of_what_has_not_ended(self, status: Any, kind: type[TransactionlinkError]) -> None:
+        """A 400 about an execution that goes on means: not yet; about any other it is the refusal that it says."""
+        hand = result().reply(response(400, refusal_document()))
+        assert ("GET", f"/workflows/{EXECUTION_ID}") == asked(hand)
+        with pytest.raises(kind) as caught:
+            hand.reply(status)
+        assert (kind, EXECUTION_ID) == (type(caught.value), caught.value.execution_id)
+
+    @pytest.mark.parametrize(("status", "kind"), [one for one in REFUSALS if one[0] not in {400, 404}])
     def test_other_refusals_are_raised(self, status: int, kind: type[TransactionlinkError]) -> None:
         """Every other refusal is the error, without a second look."""
         hand = result()

@@ -6,11 +6,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 
 from tests.builders import entry, event
 from tests.wire.fault_server import Conversation, FaultServer, closed_port, http
@@ -181,6 +182,17 @@ class TestVerdicts:
         assert (refused.exit_code, "may be starting" in refused.stderr) == (REFUSED, True)
         airflow.document = undecided(State.INTENT, age=300).to_dict()
         assert call(*ADOPT).exit_code == SUCCESS
+
+    def test_intent_of_a_slow_task(self, airflow: Airflow) -> None:
+        """A task whose settings let its start take longer has said so; that counts for verdicts, and is shown."""
+        now = time.time()
+        slow = evolve(undecided(State.INTENT, age=300), intended_at=now - 300, settles_at=now + 450)
+        airflow.document = slow.to_dict()
+        refused = call(*ADOPT)
+        assert (refused.exit_code, "may be starting" in refused.stderr) == (REFUSED, True)
+        until = datetime.fromtimestamp(now + 450, UTC).isoformat(timespec="seconds")
+        assert f"settles     {until}" in call("ledger", "show", KEY).stdout
+        assert answer("ledger", "show", KEY)["settles_at"] == until
 
     def test_known_fate(self, airflow: Airflow) -> None:
         """What the step has started is not for anybody to say."""

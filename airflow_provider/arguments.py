@@ -1,0 +1,190 @@
+"""
+From the arguments of a step to what the core takes. Whatever can be wrong is found here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider import handing_on, identity, on_link, versions
+from airflow_provider.redaction import Withheld
+from tl_orchestration import Pacing, RunRequest, Step
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.options import options_for
+from tl_orchestration.outcome import OutcomeRules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_provider.hooks import TransactionlinkHook
+    from airflow_provider.operators.run_workflow import TransactionlinkRunWorkflowOperator
+    from tl_orchestration import Execution
+    from tl_orchestration.ledger import Ledger
+
+
+def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -> OutcomeRules:
+    """
+    How the ending is judged. Checks where the result is to go as well.
+
+    Raises:
+        InvalidRequest: An argument cannot be used, or the connection forbids what is asked of the result.
+    """
+    try:
+        if seconds(task.timeout) <= 0 or (task.defer_after is not None and task.defer_after < 0):
+            raise ValueError("timeout must be positive, and defer_after not negative")
+        chosen = OutcomeRules(
+            result_fields=task.result_fields,
+            fail_when=task.fail_when,
+            skip_when=task.skip_when,
+            on_partial=task.on_partial,
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _unusable(task, error) from None
+    handing_on.destination(hook, task.result)
+    return chosen
+
+
+def pacing(task: TransactionlinkRunWorkflowOperator) -> Pacing:
+    """
+    When to poll.
+
+    Raises:
+        InvalidRequest: ``poll_interval`` is no number of seconds above zero.
+    """
+    try:
+        return Pacing() if task.poll_interval is None else Pacing.every(float(task.poll_interval))
+    except (TypeError, ValueError) as error:
+        raise _unusable(task, error) from None
+
+
+def request(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -> RunRequest:
+    """
+    What to start.
+
+    Raises:
+        InvalidRequest: It can be sent by nobody, or not to this service.
+    """
+    parameters = _revealed(task.parameters)
+    return RunRequest(
+        task.workflow_definition_id,
+        parameters={} if parameters is None else parameters,
+        locale=task.locale,
+        expires_at=task.expires_at or None,
+        expires_in=task.expires_in,
+        record_id=task.record_id or None,
+        options=options_for(hook.service(), _revealed(task.service_options), "service_options"),
+    )
+
+
+def ledger(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook, context: Context) -> Ledger | None:
+    """
+    Where the step is kept: Airflow's task state, or for a key of the caller's own a SQL ledger.
+
+    Raises:
+        InvalidSettings: There is none, and the task has not said that it needs none.
+    """
+    from airflow_provider.ledger import TaskStateLedger
+
+    if task.has_key:
+        return hook.sql_ledger()
+    if not task.durable:
+        return None
+    store = versions.task_state_store(context)
+    if store is None:
+        raise InvalidSettings(
+            "This Airflow keeps no task state over retries (that needs 3.3). Upgrade, or say durable=False: then"
+            " a retry of this task starts a new execution."
+        )
+    return TaskStateLedger(store)
+
+
+def ledger_key(task: TransactionlinkRunWorkflowOperator, context: Context) -> str:
+    """
+    The step's name in its ledger: the caller's own key, or what Airflow calls it.
+
+    Raises:
+        InvalidRequest: The key was rendered to something that is no text, or empty.
+    """
+    if not task.has_key:
+        return identity.step_key(context["ti"])
+    key: Any = task.key  # native rendering makes a number of one that looks like it, or nothing
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
+        raise InvalidRequest(f"The key of task {task.task_id!r} is rendered to something that is no text, or empty.")
+    return str(key)
+
+
+def step(task: TransactionlinkRunWorkflowOperator, context: Context) -> Step | None:
+    """
+    Which step starts, and what it may do about an earlier start of its own; None where nothing is kept.
+
+    Raises:
+        InvalidRequest: An argument cannot be used, or needs a step that is kept.
+    """
+    if not task.is_recorded:
+        _check_unrecorded(task)
+        return None
+    try:
+        return Step(
+            key=ledger_key(task, context),
+            generation="" if task.has_key else identity.generation(context["ti"]),
+            retry_failed=task.retry_failed,
+            on_unknown_start=task.on_unknown_start,
+            correlation_parameter=task.correlation_parameter,
+            on_changed_request=task.on_changed_request,
+            on_partial=task.on_partial,
+            on_link_lost=task.on_link_lost,
+        )
+    except ValueError as error:
+        raise _unusable(task, error) from None
+
+
+def _check_unrecorded(task: TransactionlinkRunWorkflowOperator) -> None:
+    if task.on_unknown_start == "repeat-same-key":
+        raise InvalidRequest(
+            "on_unknown_start='repeat-same-key' needs durable=True or a key: the idempotency key is kept with the"
+            " step's state."
+        )
+    if task.correlation_parameter is not None:
+        raise InvalidRequest("correlation_parameter needs durable=True or a key: the id is kept with the step's state.")
+    if task.on_link_lost == "restart":
+        raise InvalidRequest(
+            "on_link_lost='restart' needs durable=True or a key: without the step's state, a retry starts another"
+            " execution in any case."
+        )
+
+
+def link_receiver(task: TransactionlinkRunWorkflowOperator, context: Context) -> Callable[[Execution], None] | None:
+    """
+    Who is given the link of an interactive execution.
+
+    Raises:
+        InvalidRequest: It cannot be called.
+    """
+    if task.on_link is None:
+        return None
+    if not callable(task.on_link):
+        raise InvalidRequest(
+            f"on_link of task {task.task_id!r} must be a callable that takes Airflow's context, or a notifier, not"
+            f" {type(task.on_link).__name__}."
+        )
+    return on_link.with_context(task.on_link, context)
+
+
+def seconds(timeout: timedelta | float) -> float:
+    """
+    A duration as a number.
+    """
+    return float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
+
+
+def _revealed(value: Any) -> Any:
+    return value.reveal() if isinstance(value, Withheld) else value
+
+
+def _unusable(task: TransactionlinkRunWorkflowOperator, error: Exception) -> InvalidRequest:
+    return InvalidRequest(
+        f"An argument of task {task.task_id!r} cannot be used: {error.args[0] if error.args else error}."
+    )

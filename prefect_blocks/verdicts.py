@@ -1,0 +1,84 @@
+"""
+What a person tells a flow run about a start of unknown fate, once its next attempt is to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import time
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tl_orchestration.errors import LedgerError, StartOutcomeUnknown
+from tl_orchestration.ledger import verdicts
+from tl_orchestration.ledger.entry import UNDECIDED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prefect_blocks.ledger import FlowRunInputLedger
+
+
+def adopt(flow_run_id: UUID | str, step_key: str, execution_id: str, *, reason: str) -> None:
+    """
+    Say that the start did start this execution. Retry the flow run then: it goes on with that.
+
+    Args:
+        flow_run_id: Of the outermost flow run, as the error names it.
+        step_key: Of the step, as the error names it.
+        execution_id: From the vendor's dashboard.
+        reason: Why this is known; not personal.
+
+    Raises:
+        InvalidRequest: That is no execution id, or there is no reason.
+        LedgerError: There is nothing to decide about the step, or the server cannot be reached.
+    """
+    ledger = _undecided(flow_run_id, step_key)
+    verdicts.adopt(ledger, step_key, execution_id, reason=reason, actor=getpass.getuser(), now=time.time())
+
+
+def not_started(flow_run_id: UUID | str, step_key: str, *, reason: str) -> None:
+    """
+    Say that the start has started nothing. Retry the flow run then: it starts.
+
+    Args and errors as for :func:`adopt`.
+    """
+    ledger = _undecided(flow_run_id, step_key)
+    verdicts.not_started(ledger, step_key, reason=reason, actor=getpass.getuser(), now=time.time())
+
+
+def _undecided(flow_run_id: UUID | str, step_key: str) -> FlowRunInputLedger:
+    from prefect_blocks.ledger import FlowRunInputLedger, recorded
+
+    of = UUID(str(flow_run_id))
+    for step in recorded(of):
+        if step.step == step_key and step.entry.state in UNDECIDED:
+            ledger = FlowRunInputLedger(of, credentials=step.credentials, on_cancel=step.on_cancel)
+            return ledger.for_namespace(step.namespace)
+    raise LedgerError(f"Flow run {of} has no start of unknown fate with the step key {step_key!r}.")
+
+
+@contextlib.contextmanager
+def way_out(flow_run_id: UUID | None) -> Iterator[None]:
+    """
+    Have a start of unknown fate say what to do about it here, where a flow run keeps the step.
+
+    Args:
+        flow_run_id: Which one; None: none does.
+    """
+    try:
+        yield
+    except StartOutcomeUnknown as error:
+        if flow_run_id is not None and error.key is not None:
+            step = f"{str(flow_run_id)!r}, {error.key!r}"
+            found = repr(error.execution_id or "EXECUTION_ID")
+            error.args = (
+                f"{error.what} Then tell the flow run, in Python: prefect_blocks.verdicts.adopt({step}, {found},"
+                f" reason='…') if it runs, prefect_blocks.verdicts.not_started({step}, reason='…') if it does not. And"
+                " retry the flow run.",
+            )
+        raise
+
+
+__all__ = ["adopt", "not_started", "way_out"]

@@ -1,0 +1,192 @@
+"""
+Starting and waiting in this process, and what to do when Prefect ends it.
+
+Prefect ends a process by an exception in its main thread: ``TerminationSignal``, or ``CancelledError`` in an
+asynchronous flow. It is the same for a person's cancel and for a worker that goes away, so the server is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from prefect.exceptions import TerminationSignal
+
+from prefect_blocks import decisions
+from tl_orchestration.errors import TransactionlinkError, WaitTimeout
+from tl_orchestration.wait import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from typing import Any
+    from uuid import UUID
+
+    from tl_orchestration import AsyncClient, Client, Execution, Handle, Pacing
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Longest time from Prefect's signal until it is handed on, seconds: of the half minute that a process is given, others
+#: need some too.
+LAST_WORDS = 10.0
+
+#: A wait that is over after one poll, seconds.
+ONE_LOOK = 0.001
+
+
+def for_a_while(client: Client, handle: Handle, seconds: float, pacing: Pacing) -> Execution | None:
+    """
+    Wait for so long. Returns the ended execution, or None.
+
+    Raises:
+        TransactionlinkError: As :meth:`tl_orchestration.Client.wait`, but for the end of these seconds.
+    """
+    try:
+        return client.wait(handle, max(seconds, ONE_LOOK), patience=Patience(pacing=pacing, cancel_on_timeout=False))
+    except WaitTimeout:
+        return None
+
+
+async def afor_a_while(client: AsyncClient, handle: Handle, seconds: float, pacing: Pacing) -> Execution | None:
+    """
+    As :func:`for_a_while`.
+    """
+    try:
+        return await client.wait(
+            handle, max(seconds, ONE_LOOK), patience=Patience(pacing=pacing, cancel_on_timeout=False)
+        )
+    except WaitTimeout:
+        return None
+
+
+def ends_within(handle: Handle, seconds: float) -> bool:
+    """
+    Whether the deadline of the execution, or its expiry, is that near.
+    """
+    ends = [moment for moment in (handle.deadline, handle.expires_at) if moment is not None]
+    return bool(ends) and min(ends) <= time.time() + seconds
+
+
+@contextlib.contextmanager
+def stoppable(flow_run_id: UUID | None, cancel: Callable[[], object] | None) -> Iterator[None]:
+    """
+    When Prefect ends this process, cancel if a person decided so; else leave the execution to the next attempt.
+
+    Args:
+        cancel: Cancels the execution; None: it is not to be cancelled.
+    """
+    try:
+        yield
+    except (TerminationSignal, asyncio.CancelledError):
+        if cancel is not None:
+            last_words(flow_run_id, cancel)
+        raise
+
+
+def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
+    """
+    Ask whether somebody decided, and cancel if so, for no longer than :data:`LAST_WORDS`.
+    """
+
+    def decide() -> None:
+        if not decisions.somebody_decided(flow_run_id):
+            log.info("Nobody cancelled this flow run: its execution is left running.")
+            return
+        try:
+            cancel()
+        except TransactionlinkError as error:
+            log.error("The execution could not be cancelled: %s", error)
+
+    speaking = _in_thread(decide)
+    with contextlib.suppress(TimeoutError):
+        speaking.result(LAST_WORDS)
+
+
+def uninterrupted(start: Callable[[], T], stopped: Callable[[T], object]) -> T:
+    """
+    What ``start`` returns. If Prefect ends this process meanwhile, the start is waited for nevertheless: cut off, its
+    fate would be unknown.
+
+    Args:
+        stopped: Called with what was started, before Prefect's signal goes on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return start()  # signals go to the main thread
+    starting = _in_thread(start)
+    try:
+        return starting.result()
+    except TerminationSignal:
+        with contextlib.suppress(TimeoutError, TransactionlinkError):
+            stopped(starting.result(LAST_WORDS))
+        raise
+
+
+async def auninterrupted(start: Coroutine[Any, Any, T], stopped: Callable[[T], object]) -> T:
+    """
+    As :func:`uninterrupted`.
+    """
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError, TransactionlinkError):
+            stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
+        raise
+
+
+def in_loop(make: Callable[[], Awaitable[T]]) -> T:
+    """
+    Drive something asynchronous in a thread of its own, whatever runs in this one. A signal ends it.
+    """
+    loops: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+
+    async def main() -> T:
+        task = asyncio.ensure_future(make())
+        loops.set_result((asyncio.get_running_loop(), task))
+        return await task
+
+    running = _in_thread(lambda: asyncio.run(main()))
+    try:
+        return running.result()
+    except BaseException:
+        if not running.done():
+            loop, task = loops.result()
+            loop.call_soon_threadsafe(task.cancel)
+        raise
+
+
+def _in_thread(call: Callable[[], T]) -> Future[T]:
+    """
+    In a thread that does not keep the process, with the context of this one, so that its log lines reach the run's.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # it is raised where the result is asked for
+            done.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    return done
+
+
+__all__ = [
+    "LAST_WORDS",
+    "ONE_LOOK",
+    "afor_a_while",
+    "auninterrupted",
+    "ends_within",
+    "for_a_while",
+    "in_loop",
+    "last_words",
+    "stoppable",
+    "uninterrupted",
+]

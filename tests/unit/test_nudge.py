@@ -1,0 +1,234 @@
+"""Hints in the poller: a poll at once, and slow polls otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.builders import response
+from tests.virtual_time import VirtualService, VirtualTimeLoop, about, client_of, ends_at, in_virtual_time
+from tl_orchestration import AsyncClient, Pacing, Patience, Settings, Status
+from tl_orchestration.errors import LedgerError
+from tl_orchestration.hints import Cursor, Hint
+from tl_orchestration.pacing import SAFETY_NET
+from tl_orchestration.wait import FOLLOW_UPS
+
+RARELY = Patience(pacing=Pacing(floor=1000.0, cap=1000.0, share=0.0, jitter=0.0))
+NEVER: Callable[[str], float] = lambda execution_id: float("inf")  # noqa: E731
+
+
+class Announcements:
+    """A source of hints that says at certain times of the loop what has changed."""
+
+    def __init__(self, *announced: tuple[float, str]) -> None:
+        self._announced = announced
+        self.asked = 0
+        self.fails = False
+
+    async def astart(self) -> Cursor:
+        return Cursor()
+
+    async def asince(self, cursor: Cursor) -> tuple[list[Hint], Cursor]:
+        self.asked += 1
+        if self.fails:
+            raise LedgerError("The inbox is down.")
+        now = asyncio.get_running_loop().time()
+        said = [one for moment, one in self._announced if moment <= now]
+        return [Hint(n, "transactionlink", one, "", 0.0) for n, one in enumerate(said, 1) if n > cursor.top], Cursor(
+            len(said)
+        )
+
+
+def with_inbox(service: VirtualService, loop: VirtualTimeLoop, source: Announcements, **options: object) -> AsyncClient:
+    """A client that has an inbox."""
+    return client_of(service, loop.clock(), inbox=source, **options)
+
+
+class TestNudge:
+    def test_polls_at_once(self) -> None:
+        """A sleeping wait polls when it is nudged, and only the one that is meant."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(lambda _: 50.0))
+            client = client_of(service, loop.clock())
+            waiting = [asyncio.create_task(client.wait(name, patience=RARELY)) for name in ("e1", "e2")]
+            await asyncio.sleep(60)
+            assert client._watcher.nudge("e1")
+            assert not client._watcher.nudge("nobody")
+            assert (await waiting[0]).status is Status.SUCCEEDED
+            assert loop.time() == pytest.approx(60, abs=0.1)
+            assert service.polls() == {"e1": 2, "e2": 1}
+            await waiting[1]
+
+        in_virtual_time(main)
+
+    def test_many_nudges_are_two_polls(self) -> None:
+        """Of a hundred nudges at once the first makes a poll, and all that come while it is out make one more."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(NEVER), takes=0.0)
+            client = client_of(service, loop.clock())
+            waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
+            await asyncio.sleep(60)
+            for _ in range(100):
+                client._watcher.nudge("e1")
+            await asyncio.sleep(900)
+            assert len(service.requests) == 3 + len(FOLLOW_UPS)
+            (poller,) = client._watcher._pollers.values()
+            assert len(poller._heap) <= 65
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        in_virtual_time(main)
+
+    def test_heap_stays_small(self) -> None:
+        """Nudges of many hours leave nothing behind."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = client_of(VirtualService(ends_at(NEVER)), loop.clock())
+            waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
+            for _ in range(300):
+                await asyncio.sleep(60)
+                client._watcher.nudge("e1")
+            (poller,) = client._watcher._pollers.values()
+            assert len(poller._heap) <= 65
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        in_virtual_time(main)
+
+    def test_during_a_request(self) -> None:
+        """A nudge while a poll is out makes another one after it: the answer may be from before the change."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(lambda _: 2.0), takes=1.5)
+            client = client_of(service, loop.clock())
+            waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
+            await asyncio.sleep(1)
+            client._watcher.nudge("e1")
+            assert (await waiting).status is Status.SUCCEEDED
+            assert service.times == [0.0, 1.5]
+
+        in_virtual_time(main)
+
+    def test_follow_ups(self) -> None:
+        """Where the change does not show yet, two more polls follow, and then the rhythm of before."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(NEVER), takes=0.0)
+            client = client_of(service, loop.clock())
+            waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
+            await asyncio.sleep(100)
+            client._watcher.nudge("e1")
+            await asyncio.sleep(500)
+            first, second = FOLLOW_UPS
+            assert service.times == pytest.approx([0, 100, 100 + first, 100 + first + second])
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        in_virtual_time(main)
+
+    def test_pause_of_the_service_holds(self) -> None:
+        """A nudge does not poll through a pause that the service has asked for."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            def says(execution_id: str, now: float) -> object:
+                return response(429, {}, retry_after="100") if now < 1 else about(execution_id, "COMPLETED")
+
+            service = VirtualService(says)  # type: ignore[arg-type]
+            client = client_of(service, loop.clock())
+            waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
+            await asyncio.sleep(10)
+            client._watcher.nudge("e1")
+            await waiting
+            assert service.times[1] >= 100
+
+        in_virtual_time(main)
+
+
+class TestInbox:
+    def test_few_requests(self) -> None:
+        """With an inbox, an execution of half an hour costs four requests, and its end is seen within a second."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(lambda _: 1800.0))
+            source = Announcements((1800.0, "e1"))
+            execution = await with_inbox(service, loop, source).wait("e1")
+            assert execution.status is Status.SUCCEEDED
+            assert len(service.requests) <= 4
+            assert loop.time() <= 1801.1
+
+        in_virtual_time(main)
+
+    def test_lost_webhook(self) -> None:
+        """An end that nobody announces is found by the safety net."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(lambda _: 1000.0))
+            assert (await with_inbox(service, loop, Announcements()).wait("e1")).status is Status.SUCCEEDED
+            assert 1000 <= loop.time() <= 1000 + SAFETY_NET.cap * 1.1
+
+        in_virtual_time(main)
+
+    def test_false_announcement(self) -> None:
+        """A hint changes no state: what the service says counts."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(lambda _: 400.0))
+            source = Announcements((10.0, "e1"), (11.0, "unknown"), (12.0, ""))
+            execution = await with_inbox(service, loop, source).wait("e1")
+            assert execution.status is Status.SUCCEEDED
+            assert loop.time() >= 400
+            assert set(service.polls()) == {"e1"}
+
+        in_virtual_time(main)
+
+    def test_failing_inbox(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An inbox that is down is said once, and does not end a wait; polls go on."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            source = Announcements()
+            source.fails = True
+            service = VirtualService(ends_at(lambda _: 100.0))
+            execution = await with_inbox(service, loop, source).wait("e1")
+            assert execution.status is Status.SUCCEEDED
+            assert source.asked > 100
+
+        in_virtual_time(main)
+        assert caplog.text.count("inbox of webhooks cannot be read") == 1
+
+    def test_one_listener_and_none_without_waits(self) -> None:
+        """Many waits ask the inbox once a second together; without waits nobody asks, and later waits ask again."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            source = Announcements(*((10.0 + number / 100, f"e{number}") for number in range(100)))
+            service = VirtualService(ends_at(lambda _: 10.0))
+            settings = Settings(max_connections=100)
+            client = with_inbox(service, loop, source, settings=settings)
+            await asyncio.gather(*(client.wait(f"e{number}") for number in range(100)))
+            asked = source.asked
+            assert asked <= 15
+            await asyncio.sleep(100)
+            assert source.asked == asked
+            late = asyncio.create_task(client.wait("late", patience=RARELY))
+            await late
+            assert source.asked > asked or service.polls()["late"] == 1
+            await client.close()
+
+        in_virtual_time(main)
+
+    def test_closing_ends_the_listener(self) -> None:
+        """Closing the client leaves no task behind."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            client = with_inbox(VirtualService(ends_at(NEVER)), loop, Announcements())
+            waiting = asyncio.create_task(client.wait("e1"))
+            await asyncio.sleep(5)
+            await client.close()
+            await asyncio.wait([waiting])
+            assert waiting.exception() is not None
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        in_virtual_time(main)

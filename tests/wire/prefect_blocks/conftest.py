@@ -1,0 +1,64 @@
+"""
+One Prefect server for the session, and blocks saved in it that reach the sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from pydantic import SecretStr
+
+from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow
+from prefect_blocks.versions import load_block
+from tests.remote import TOKEN, Remote
+
+HERE = Path(__file__).parent
+
+MakeWorkflow = Callable[..., TransactionlinkWorkflow]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Prefect leaves connections to its server to the garbage collector when an event loop ends.
+    """
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect() -> Iterator[None]:
+    """
+    A server of the tests' own, with a database of its own.
+    """
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def credentials_for(remote: Remote, token: str = TOKEN, **fields: Any) -> TransactionlinkCredentials:
+    """
+    Credentials of the sandbox, not saved.
+    """
+    return TransactionlinkCredentials(**{"token": SecretStr(token), "base_url": remote.url, **fields})
+
+
+@pytest.fixture
+def workflow(remote: Remote) -> MakeWorkflow:
+    """
+    Makes workflow blocks for the sandbox, saved as ``kyc`` with credentials that are saved as ``sandbox``.
+    """
+
+    def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
+        credentials = credentials_for(remote)
+        credentials.save("sandbox", overwrite=True)
+        block = TransactionlinkWorkflow(
+            credentials=credentials, workflow_definition_id=definition, **{"poll_interval": 0.1, **fields}
+        )
+        block.save("kyc", overwrite=True)
+        return load_block(TransactionlinkWorkflow, "kyc")
+
+    return make

@@ -1,0 +1,272 @@
+"""
+Runs: what they say, what they hand on, and when they cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow, get_client, runtime
+from prefect.client.schemas.objects import State as PrefectState
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import TerminationSignal
+
+from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
+from prefect_blocks.ledger import recorded
+from prefect_blocks.versions import load_block
+from tests.remote import Remote
+from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
+from tl_orchestration.errors import ExecutionFailed, ResultNotReady, ResultShapeChanged, WaitTimeout
+from tl_orchestration.ledger import State
+
+Wait = Callable[[TransactionlinkWorkflowRun], Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """
+    Which of the twins.
+    """
+    return str(request.param)
+
+
+def do(kind: str, run: TransactionlinkWorkflowRun, verb: str) -> Any:
+    """Call a verb of a run, or its asynchronous twin."""
+    if kind == "sync":
+        return getattr(run, verb)()
+    return asyncio.run(getattr(run, f"a{verb}")())
+
+
+def test_verbs_say_how_it_stands(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """Status, wait, result and cancel give the same from both twins."""
+    block = workflow("kyc-approve")
+    run = block.trigger()
+
+    assert do(kind, run, "wait_for_completion").id == run.execution_id
+    assert do(kind, run, "status") == "SUCCEEDED"
+    assert do(kind, run, "fetch_result")["decision"] == "approve"
+    assert do(kind, run, "outcome") == {"execution_id": run.execution_id, "status": "SUCCEEDED", "fields": {}}
+    slow = workflow("kyc-slow").trigger()
+    assert do(kind, slow, "cancel") == "CANCELLED"
+    assert [cancel["execution_id"] for cancel in remote.cancels()] == [slow.execution_id]
+
+
+def test_outcome_has_what_the_block_names(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """Fields by their paths, the whole result only where the block says ``full``."""
+    block = workflow(result="full", result_fields={"decision": "decision"})
+    run = block.trigger()
+    with pytest.raises(ResultNotReady):
+        do(kind, workflow("kyc-slow").trigger(), "outcome")
+
+    do(kind, run, "wait_for_completion")
+    outcome = do(kind, run, "outcome")
+
+    assert outcome["fields"] == {"decision": "approve"}
+    assert outcome["result"] == do(kind, run, "fetch_result")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [({"fail_when": "decision == 'approve'"}, ExecutionFailed), ({"fail_when": "renamed == 'X'"}, ResultShapeChanged)],
+)
+def test_verdict_fails_closed(remote: Remote, workflow: MakeWorkflow, fields: dict[str, Any], error: Any) -> None:
+    """A verdict that holds fails the step, and so does one that cannot be read."""
+    run = workflow(**fields).trigger()
+    run.wait_for_completion()
+
+    with pytest.raises(error):
+        run.outcome()
+
+
+def test_failing_polls_do_not_fail_the_wait(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """A service that is in trouble for some polls does not fail a healthy execution."""
+    run = workflow("kyc-approve").trigger()
+    remote.order("status", "status", status=503, times=2)
+    remote.order("status", "drop", times=1)
+
+    assert do(kind, run, "wait_for_completion").id == run.execution_id
+
+
+@pytest.mark.parametrize(("on_cancel", "cancels"), [("cancel", 1), ("leave", 0)])
+def test_deadline_cancels_what_is_ours(
+    remote: Remote, workflow: MakeWorkflow, kind: str, on_cancel: str, cancels: int
+) -> None:
+    """The deadline of an own execution cancels it, unless the block says to leave it."""
+    run = workflow("kyc-slow", timeout=0.5, on_cancel=on_cancel).trigger()
+
+    with pytest.raises(WaitTimeout):
+        do(kind, run, "wait_for_completion")
+    assert len(remote.cancels()) == cancels
+
+
+def test_attached_run_owns_nothing(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """The end of a wait for somebody else's execution leaves it alone."""
+    block = workflow("kyc-slow")
+    run = block.attach(block.trigger().execution_id, timeout=0.3)
+
+    with pytest.raises(WaitTimeout):
+        do(kind, run, "wait_for_completion")
+    assert remote.cancels() == []
+
+
+# -- the end of the process --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def terminated() -> Iterator[None]:
+    """
+    SIGTERM as Prefect's engine takes it.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise TerminationSignal(signal=number)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def told_to_stop(
+    ready: Callable[[], object], flow_run: list[UUID], *, decided: bool, stop: Callable[[], object]
+) -> None:
+    """
+    From another thread: once ``ready``, cancel the flow run if so decided, then stop it.
+    """
+
+    def act() -> None:
+        ready()
+        if decided:
+            with get_client(sync_client=True) as client:
+                cancelling = PrefectState(type=StateType.CANCELLING, name="Cancelling")
+                client.set_flow_run_state(flow_run[0], cancelling, force=True)
+        stop()
+
+    threading.Thread(target=act, daemon=True).start()
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+CASES = [
+    pytest.param("trigger", True, "cancel", 1, id="a person cancels"),
+    pytest.param("trigger", False, "cancel", 0, id="the worker goes away"),
+    pytest.param("trigger", True, "leave", 0, id="the block says leave"),
+    pytest.param("attach", True, "cancel", 0, id="attached"),
+]
+
+
+@pytest.mark.parametrize(("how", "decided", "on_cancel", "cancels"), CASES)
+def test_stop_while_waiting(
+    remote: Remote, workflow: MakeWorkflow, how: str, decided: bool, on_cancel: str, cancels: int
+) -> None:
+    """SIGTERM cancels the execution only where a person cancelled the flow run and the execution is its own."""
+    block, flow_run = workflow("kyc-slow", on_cancel=on_cancel), []
+    foreign = block.trigger().execution_id if how == "attach" else ""
+
+    @flow
+    def waits() -> None:
+        flow_run.append(UUID(str(runtime.flow_run.id)))
+        run = block.attach(foreign) if foreign else block.trigger()
+        told_to_stop(lambda: remote.wait_for("GET /workflows/{id}", 2), flow_run, decided=decided, stop=sigterm)
+        run.wait_for_completion()
+
+    with terminated(), pytest.raises(TerminationSignal):
+        waits()
+    assert len(remote.cancels()) == cancels
+
+
+@pytest.mark.parametrize(("decided", "cancels"), [(True, 1), (False, 0)])
+def test_cancelled_coroutine_while_waiting(remote: Remote, workflow: MakeWorkflow, decided: bool, cancels: int) -> None:
+    """An asynchronous flow that is cancelled asks the same question."""
+    block, flow_run = workflow("kyc-slow"), []
+
+    @flow
+    async def waits() -> None:
+        flow_run.append(UUID(str(runtime.flow_run.id)))
+        run = await block.atrigger()
+        here, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert here is not None
+        told_to_stop(
+            lambda: remote.wait_for("GET /workflows/{id}", 2),
+            flow_run,
+            decided=decided,
+            stop=lambda: loop.call_soon_threadsafe(here.cancel),
+        )
+        await run.await_for_completion()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(waits())
+    assert len(remote.cancels()) == cancels
+
+
+@pytest.mark.parametrize(("decided", "cancels"), [(True, 1), (False, 0)])
+def test_stop_while_starting(remote: Remote, workflow: MakeWorkflow, decided: bool, cancels: int) -> None:
+    """A start that is under way is not cut off: its id is recorded, and cancelled where a person decided so."""
+    block, flow_run = workflow("kyc-slow"), []
+    remote.order("start", "hold", seconds=1.5)
+
+    @flow
+    def starts() -> None:
+        flow_run.append(UUID(str(runtime.flow_run.id)))
+        told_to_stop(lambda: remote.wait_for("POST /workflows", 1), flow_run, decided=decided, stop=sigterm)
+        block.trigger()
+
+    with terminated(), pytest.raises(TerminationSignal):
+        starts()
+    assert len(remote.cancels()) == cancels
+    (step,) = recorded(flow_run[0])
+    assert step.entry.execution_id == remote.starts()[0]["execution_id"]
+    assert step.entry.state in ({State.SETTLED, State.CANCEL_REQUESTED} if decided else {State.STARTED})
+
+
+def test_no_answer_is_no_decision(remote: Remote, workflow: MakeWorkflow) -> None:
+    """Where the server cannot be asked, the execution is left for the next attempt."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from prefect_blocks import decisions
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        assert not decisions.somebody_decided(UUID(int=1))
+    assert not decisions.somebody_decided(UUID(int=1))
+
+
+# -- credentials and keys ----------------------------------------------------------------------------------------------
+
+
+def test_rotated_token_is_read_from_its_block(remote: Remote, workflow: MakeWorkflow) -> None:
+    """A refused token is read again from the saved block, by its name, while an execution is waited for."""
+    block = workflow("kyc-approve")
+    credentials_for(remote, "tot_rotated-away").save("rotated", overwrite=True)
+    loaded = load_block(TransactionlinkCredentials, "rotated")
+    credentials_for(remote).save("rotated", overwrite=True)
+
+    with loaded.get_client() as client:
+        assert client.poll(block.trigger().execution_id).raw_status
+
+
+def test_business_key_is_found_from_another_flow_run(remote: Remote, workflow: MakeWorkflow, tmp_path: Any) -> None:
+    """A key names one execution over all flow runs, in the SQL ledger of the credentials."""
+    block = workflow()
+    credentials = credentials_for(remote, ledger_url=f"sqlite:///{tmp_path}/ledger.db")
+    keyed = TransactionlinkWorkflow(
+        credentials=credentials, workflow_definition_id=block.workflow_definition_id, poll_interval=0.1
+    )
+
+    @flow
+    def onboard() -> str:
+        return keyed.trigger(key="customer-7").execution_id
+
+    assert onboard() == onboard()
+    assert len(remote.starts()) == 1

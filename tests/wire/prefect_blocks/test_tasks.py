@@ -1,0 +1,204 @@
+"""
+Tasks: what they return, when they are retried, and what Prefect keeps of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow, get_client, task
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+
+from prefect_blocks import (
+    TransactionlinkWorkflow,
+    acancel_execution,
+    aget_result,
+    arun_workflow,
+    await_for_execution,
+    await_for_executions,
+    cancel_execution,
+    get_result,
+    run_workflow,
+    wait_for_execution,
+    wait_for_executions,
+)
+from prefect_blocks.versions import load_block
+from tests.remote import NOBODY, TOKEN, Remote
+from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
+from tl_orchestration import Execution
+from tl_orchestration.errors import AuthenticationError, ExecutionFailed, NoAnswer
+
+DEFINITIONS = ["kyc-approve", "kyc-fail", "kyc-slow"]
+
+
+def test_each_task_by_block_names(remote: Remote, workflow: MakeWorkflow) -> None:
+    """Start and wait, wait, fetch and cancel take names of saved blocks, and return ids, states and named fields."""
+    block = workflow(result_fields={"decision": "decision"})
+    slow = block.model_copy(update={"workflow_definition_id": "kyc-slow"}).trigger().execution_id
+    said: dict[str, Any] = {}
+
+    @flow
+    def steps() -> None:
+        said["run"] = run_workflow("kyc")
+        said["wait"] = wait_for_execution(said["run"], "kyc")
+        said["result"] = get_result(said["run"], "sandbox")
+        said["cancel"] = cancel_execution(slow, "sandbox")
+
+    steps()
+
+    assert said["run"] == said["wait"]
+    assert said["run"]["fields"] == {"decision": "approve"}
+    assert said["result"]["decision"] == "approve"
+    assert said["cancel"] == {"execution_id": slow, "status": "CANCELLED", "fields": {}}
+
+
+def test_each_asynchronous_twin(remote: Remote, workflow: MakeWorkflow) -> None:
+    """The twins return the same."""
+    block = workflow(result_fields={"decision": "decision"})
+    slow = block.model_copy(update={"workflow_definition_id": "kyc-slow"}).trigger().execution_id
+    said: dict[str, Any] = {}
+
+    @flow
+    async def steps() -> None:
+        said["run"] = await arun_workflow("kyc")
+        said["wait"] = await await_for_execution(said["run"], "kyc")
+        said["all"] = await await_for_executions([said["run"]], "sandbox")
+        said["result"] = await aget_result(said["run"], "sandbox")
+        said["cancel"] = await acancel_execution(slow, "sandbox")
+
+    asyncio.run(steps())
+
+    assert said["run"] == said["wait"]
+    assert said["all"] == [{"execution_id": said["run"]["execution_id"], "status": "SUCCEEDED"}]
+    assert said["result"]["decision"] == "approve"
+    assert said["cancel"] == {"execution_id": slow, "status": "CANCELLED", "fields": {}}
+
+
+def test_many_executions_are_waited_for_together(remote: Remote, workflow: MakeWorkflow) -> None:
+    """Whatever their endings, in the order given, by a few threads for all of them; none is cancelled."""
+    blocks = {name: workflow().model_copy(update={"workflow_definition_id": name}) for name in DEFINITIONS}
+    ids = [blocks[name].trigger().execution_id for name in DEFINITIONS[:2] * 10]
+    slow = blocks["kyc-slow"].trigger().execution_id
+    threads: list[int] = []
+
+    @flow
+    def waits() -> list[Any]:
+        before = threading.active_count()
+        remote_count = threading.Timer(0.2, lambda: threads.append(threading.active_count() - before))
+        remote_count.start()
+        ended: list[Any] = wait_for_executions([*ids, NOBODY, slow], "sandbox", timeout=3, poll_interval=0.1)
+        return ended
+
+    ended = waits()
+
+    assert [each.get("status") for each in ended[:20]] == ["SUCCEEDED", "FAILED"] * 10
+    assert [each.get("error") for each in ended[20:]] == ["NotFound", "WaitTimeout"]
+    assert [each["execution_id"] for each in ended] == [*ids, NOBODY, slow]
+    assert threads[0] < 10
+    assert remote.cancels() == []
+
+
+def test_synchronous_task_in_an_asynchronous_flow(remote: Remote, workflow: MakeWorkflow) -> None:
+    """A synchronous task works where an event loop runs in the same thread, and blocks are loaded there, too."""
+    workflow()
+
+    @flow
+    async def mixed() -> tuple[Any, Any]:
+        ran = run_workflow("kyc")
+        return ran, wait_for_executions([ran], "sandbox", poll_interval=0.1)
+
+    ran, ended = asyncio.run(mixed())
+
+    assert ended == [{"execution_id": ran["execution_id"], "status": "SUCCEEDED"}]
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "again", "starts"),
+    [
+        ("refused", AuthenticationError, False, 0),
+        ("ended", ExecutionFailed, False, 1),
+        ("ended, retry_failed", ExecutionFailed, True, 2),
+        ("not reached", NoAnswer, True, 0),
+    ],
+)
+def test_retries_where_a_retry_can_mend(
+    remote: Remote, workflow: MakeWorkflow, case: str, error: type[Exception], again: bool, starts: int
+) -> None:
+    """Prefect retries what a retry can mend, and nothing that the service has refused or judged."""
+    block = workflow("kyc-fail", retry_failed=case == "ended, retry_failed")
+    if case in {"refused", "not reached"}:
+        refused = credentials_for(remote, "tot_wrong")
+        away = credentials_for(remote, base_url="http://127.0.0.1:1")
+        block = block.model_copy(update={"credentials": refused if case == "refused" else away})
+    tried: list[str] = []
+
+    @task(retries=1, retry_condition_fn=run_workflow.retry_condition_fn)
+    def counted() -> None:
+        tried.append(case)
+        run_workflow.fn(block, step_key="kyc")
+
+    @flow
+    def steps() -> None:
+        counted()
+
+    with pytest.raises(error):
+        steps()
+    assert len(tried) == 1 + again
+    assert len(remote.starts()) == starts
+
+
+def test_task_run_is_named_by_definition_and_execution(remote: Remote, workflow: MakeWorkflow) -> None:
+    """In Prefect's pages, a task run says which definition and which execution."""
+    workflow()
+
+    @flow
+    def steps() -> Any:
+        return run_workflow("kyc", return_state=True).state_details.task_run_id
+
+    task_run_id: Any = steps()
+
+    with get_client(sync_client=True) as client:
+        name = client.read_task_run(task_run_id).name
+    assert name == f"run kyc-approve {remote.starts()[0]['execution_id']}"
+
+
+def test_nothing_personal_is_left_in_prefect(
+    remote: Remote, workflow: MakeWorkflow, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Token, parameters, link and result are in no table, log line, label or result file of Prefect under defaults."""
+    workflow("kyc-review", result_fields={"decision": "decision"})
+    canary = "Canary-7731"
+    links: list[str] = []
+
+    def take(execution: Execution) -> None:
+        assert execution.link is not None
+        links.append(execution.link.reveal())
+
+    @flow
+    def steps() -> None:
+        parameters = {"first_name": canary, "lastName": canary, "firstName": canary}
+        block = load_block(TransactionlinkWorkflow, "kyc")
+        waiting = block.trigger(parameters, step_key="review", on_link=take)
+        remote.force(waiting.execution_id, status="COMPLETED", result={"decision": "approve", "name": canary})
+        wait_for_execution.submit(waiting.execution_id, "kyc").result()
+        run_workflow.submit("kyc", parameters, step_key="failing", expires_in=1).result(raise_on_failure=False)
+        get_result(waiting.execution_id, "sandbox")
+
+    steps()
+
+    assert links
+    assert links[0].startswith("http")
+    said = "".join(capfd.readouterr())
+    database = str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).removeprefix("sqlite+aiosqlite:///")
+    files = [file for file in Path(os.environ["PREFECT_HOME"]).rglob("*") if file.is_file()]
+    files += list(Path(database).parent.glob("*"))
+    assert Path(database) in files
+    for secret in (canary, links[0]):
+        assert secret not in said
+        assert [file.name for file in files if secret.encode() in file.read_bytes()] == []
+    assert TOKEN.encode() + b'"' not in b"".join(file.read_bytes() for file in files)

@@ -1,0 +1,194 @@
+"""Keys over sockets: one host, one path, no redirect, bounded, and a day of patience with it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.remote import Remote
+from tests.unit.webhooks.test_signatures import ATTACKS
+from tests.webhooks import BODY, KEY, KID, delivery, pem_of, token
+from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused
+from tl_orchestration.sandbox import SandboxServer
+from tl_orchestration.settings import Settings
+from tl_orchestration.webhooks import public_key
+from tl_orchestration.webhooks.keys import FetchedKeys
+from tl_orchestration.webhooks.public_key import KeyServer, read_key
+from tl_orchestration.webhooks.signatures import JwsVerifier
+
+PEM = pem_of(KEY).encode()
+
+
+@contextmanager
+def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that says the same to everybody; gives its URL and the heads that came."""
+    heads: list[bytes] = []
+    ended = threading.Event()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(5)
+                try:
+                    heads.append(connection.recv(65536))
+                    for piece in pieces:
+                        connection.sendall(piece)
+                        if ended.wait(pause):
+                            return
+                except OSError:
+                    continue
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", heads
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
+    """A whole answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def test_asks_the_documented_way() -> None:
+    """One path below the base URL, and no credential of any kind."""
+    with answering(answer("200 OK", PEM)) as (url, heads):
+        assert KeyServer(url + "/prefix").fetch(KID) == KEY.public_key()
+    (head,) = heads
+    assert head.startswith(f"GET /prefix/auth/webhooks/key/{KID}?pem=true HTTP/1.1\r\n".encode())
+    assert b"authorization" not in head.lower()
+    assert b"cookie" not in head.lower()
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "410 Gone"])
+def test_absent(status: str) -> None:
+    """These answers mean that there is no such key."""
+    with answering(answer(status, b"{}")) as (url, _):
+        assert KeyServer(url).fetch(KID) is None
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+def test_no_redirect_is_followed(status: str) -> None:
+    """Wherever it points, nobody else is asked."""
+    with (
+        answering(answer("200 OK", PEM)) as (evil, asked),
+        answering(answer(status, b"", f"Location: {evil}/auth/webhooks/key/{KID}")) as (url, _),
+    ):
+        with pytest.raises(NoAnswer):
+            KeyServer(url).fetch(KID)
+        assert asked == []
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (),
+        (b"\0\0\0",),
+        (answer("500 Internal Server Error", PEM),),
+        (answer("502 Bad Gateway"),),
+        (answer("204 No Content"),),
+        (answer("200 OK", b"<html>a captive portal</html>"),),
+        (answer("200 OK", b""),),
+        (answer("200 OK", PEM, "Content-Encoding: gzip"),),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + PEM,),
+        (b"HTTP/1.1 200 OK\r\n\r\n", *[b"a" * 10_000] * 100),
+    ],
+)
+def test_other_answers_are_failures(pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever else comes is no key, and nothing of it is in an error or a log."""
+    with answering(*pieces) as (url, _), caplog.at_level(logging.DEBUG), pytest.raises(NoAnswer) as caught:
+        KeyServer(url).fetch(KID)
+    assert "captive" not in f"{caught.value}{caplog.text}"
+
+
+def test_dripping_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One deadline holds for the whole exchange, however often a byte comes."""
+    monkeypatch.setattr(public_key, "LONGEST_FETCH", 0.5)
+    began = time.monotonic()
+    with answering(b"HTTP/1.1 200 OK\r\n", *[b"X: a\r\n"] * 200, pause=0.1) as (url, _), pytest.raises(NoAnswer):
+        KeyServer(url).fetch(KID)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("url", ["http://keys.example", "https://evil.example", "https://user:pw@api.b3os.org"])
+def test_only_allowed_hosts(url: str) -> None:
+    """The host is checked like a client's, before anything is sent."""
+    with pytest.raises(InvalidSettings):
+        KeyServer(url)
+
+
+def test_settings_of_the_core() -> None:
+    """Proxy, authorities and allowed hosts are the core's settings."""
+    with answering(answer("200 OK", PEM)) as (proxy, heads):
+        settings = Settings(proxy=proxy, allowed_hosts=("http://keys.example",))
+        assert KeyServer("http://keys.example", settings).fetch(KID) == KEY.public_key()
+    assert heads[0].startswith(b"GET http://keys.example/auth/webhooks/key/")
+
+
+def test_attacks_reach_one_host_at_most(fetching: Callable[[str], FetchedKeys]) -> None:
+    """The whole set of attacks against a service that has the key: none is taken, and no other host hears of it."""
+    with answering(answer("200 OK", PEM)) as (url, heads), answering(answer("200 OK", PEM)) as (_, others):
+        verifier = JwsVerifier(fetching(url))
+        verifier.begin(delivery(token())).finish()
+        for name, make in ATTACKS.items():
+            if name == "kid another":  # this service has a key of every name
+                continue
+            with pytest.raises(WebhookRefused):
+                verifier.begin(make()).finish()
+    assert others == []
+    assert len(heads) == 1
+    assert f"/auth/webhooks/key/{KID}?pem=true".encode() in heads[0]
+
+
+class TestSandbox:
+    def test_serves_keys(self, sandbox_server: SandboxServer, remote: Remote) -> None:
+        """The sandbox serves its key in both forms, and refuses what the service refuses."""
+        kid = remote.rotate_webhook_key()
+        found = KeyServer(remote.url).fetch(kid)
+        assert found is not None
+        assert read_key(remote.get(f"/auth/webhooks/key/{kid}?pem=false").content) == found
+        assert KeyServer(remote.url).fetch(KID) is None
+        for path in ("/auth/webhooks/key/x", f"/auth/webhooks/key/{kid}?pem=1"):
+            assert remote.get(path).status_code == 400
+
+    def test_rotation(self, remote: Remote, sandbox_server: SandboxServer) -> None:
+        """After a rotation both keys are served, unless the former ones are withdrawn."""
+        first, second = remote.rotate_webhook_key(), remote.rotate_webhook_key()
+        server = KeyServer(remote.url)
+        assert server.fetch(first) is not None
+        assert server.fetch(second) is not None
+        third = remote.rotate_webhook_key(withdraw=True)
+        assert [server.fetch(kid) is None for kid in (first, second, third)] == [True, True, False]
+
+    def test_signs_with_the_newest_key(self, sandbox_server: SandboxServer, remote: Remote) -> None:
+        """What the sandbox signs is verified with the key that it serves."""
+        kid = remote.rotate_webhook_key()
+        found = KeyServer(remote.url).fetch(kid)
+        assert found is not None
+        signature = sandbox_server.store.webhook_keys.sign(BODY)
+        keys = FetchedKeys(KeyServer(remote.url).fetch)
+        JwsVerifier(keys).begin(delivery(signature)).finish()
+        keys.close()
+
+    def test_faults_strike_keys(self, remote: Remote) -> None:
+        """Faults can be ordered for the key endpoint."""
+        kid = remote.rotate_webhook_key()
+        remote.order(on="key", kind="status", status=502)
+        with pytest.raises(NoAnswer):
+            KeyServer(remote.url).fetch(kid)
+        assert KeyServer(remote.url).fetch(kid) is not None

@@ -1,0 +1,127 @@
+"""
+Deliveries that somebody else received: a gateway or a queue at the edge of a network in which nothing is public.
+
+It must keep the untouched bytes and the signature header; it need not be trusted with more than losing them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from attrs import Factory, define
+
+from tl_orchestration.errors import WebhookRefused
+from tl_orchestration.webhooks.announcement import announcement
+from tl_orchestration.webhooks.inbox import Arrival, Inbox
+from tl_orchestration.webhooks.signatures import Delivery, Verifier
+from tl_orchestration.webhooks.strict_json import strict_object
+
+#: Largest line, bytes: a body of 1 MiB as base64, and its headers.
+LARGEST_LINE = 2 * 1024 * 1024
+_PORTION = 200
+
+#: A delivery, or why there is none.
+Handed = Delivery | WebhookRefused
+
+
+def from_lines(lines: Iterable[bytes]) -> Iterator[Handed]:
+    """
+    Read JSON lines with ``headers`` and ``body_base64``. Empty lines are passed over.
+    """
+    for line in lines:
+        if line.strip():
+            yield _from_line(line)
+
+
+def from_parts(headers: bytes, body: bytes) -> Iterator[Handed]:
+    """
+    Read one delivery from its headers, as they arrived, and its body.
+    """
+    pairs = [line.partition(":")[::2] for line in headers.decode("latin-1").splitlines() if line.strip()]
+    yield Delivery(body, tuple((name.strip(), value.strip()) for name, value in pairs))
+
+
+def _from_line(line: bytes) -> Handed:
+    if len(line) > LARGEST_LINE:
+        return WebhookRefused("The line is too long.")
+    try:
+        document = strict_object(line)
+        body = base64.b64decode(document["body_base64"], validate=True)
+        return Delivery(body, tuple(_pairs(document["headers"])))
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        return WebhookRefused('The line is not a JSON object with "headers" and "body_base64".')
+
+
+def _pairs(headers: Any) -> Iterator[tuple[str, str]]:
+    for name, value in headers.items() if isinstance(headers, dict) else headers:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("a header is not text")
+        yield name, value
+
+
+@define
+class Ingested:
+    """
+    What became of deliveries.
+
+    Args:
+        taken: How many are in the inbox now.
+        reasons: By number, from 1, why one was refused.
+    """
+
+    taken: int = 0
+    reasons: dict[int, str] = Factory(dict)
+
+    @property
+    def refused(self) -> list[int]:
+        """
+        The numbers of those that were refused.
+        """
+        return list(self.reasons)
+
+
+class Ingest:
+    """
+    Verifies deliveries of one service, and keeps them.
+    """
+
+    def __init__(self, inbox: Inbox, verifier: Verifier, *, now: Callable[[], float] = time.time) -> None:
+        self._inbox = inbox
+        self._verifier = verifier
+        self._now = now
+
+    def take(self, deliveries: Iterable[Handed]) -> Ingested:
+        """
+        Verify and keep.
+
+        Raises:
+            LedgerError: The inbox cannot be written. What was kept before stays kept, and all of it may be handed over
+                again.
+        """
+        done, kept = Ingested(), list[Arrival]()
+        for number, handed in enumerate(deliveries, 1):
+            try:
+                kept.append(self._arrival(handed))
+            except WebhookRefused as refused:
+                done.reasons[number] = str(refused)
+            if len(kept) == _PORTION:
+                self._inbox.put(kept)
+                done.taken += len(kept)
+                kept = []
+        self._inbox.put(kept)
+        done.taken += len(kept)
+        return done
+
+    def _arrival(self, handed: Handed) -> Arrival:
+        if isinstance(handed, WebhookRefused):
+            raise handed
+        self._verifier.begin(handed).finish()
+        told = announcement(handed.body, self._verifier.service)
+        return Arrival(self._verifier.service, told.execution_id, told.kind, told.digest, self._now())
+
+
+__all__ = ["Ingest", "Ingested", "from_lines", "from_parts"]

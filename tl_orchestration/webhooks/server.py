@@ -1,0 +1,97 @@
+"""
+The receiver in a server of its own, behind a proxy that ends TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+#: Longest time until a request's head is whole, seconds, from its first byte or from the opening of the connection.
+LONGEST_HEAD = 5.0
+#: Largest head, bytes.
+LARGEST_HEAD = 32 * 1024
+#: Connections at once; what comes on more of them is answered 503.
+MOST_CONNECTIONS = 1000
+#: How long the end of the process waits for deliveries under way, seconds.
+_GRACE = 10
+
+
+class _Protocol(H11Protocol):
+    """
+    HTTP/1.1 without patience for a head that drips in; uvicorn itself would wait for ever.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.access_log = False  # whoever configures logging after uvicorn would bring it back
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if str(self.conn.their_state) != "IDLE":
+            self._head_is_whole()
+        elif self._head_due is None:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_whole()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_due = self.loop.call_later(LONGEST_HEAD, self.transport.abort)
+
+    def _head_is_whole(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
+def server(app: ASGIApp, *, root_path: str = "") -> uvicorn.Server:
+    """
+    A server for a receiver's application; its ``run(sockets=[...])`` serves until SIGINT or SIGTERM.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=_Protocol,
+            loop="asyncio",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            root_path=root_path,
+            limit_concurrency=MOST_CONNECTIONS,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            timeout_graceful_shutdown=_GRACE,
+            timeout_keep_alive=75,  # longer than proxies keep idle connections: else one closes at its next use
+        )
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """
+    A socket to serve on.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
+    return listener
+
+
+__all__ = ["listening", "server"]
