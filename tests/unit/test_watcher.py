@@ -531,7 +531,7 @@ def alive() -> int:
     gc.collect()
     flows = (wait.__code__, AsyncClient._wait.__code__)
     return sum(
-        isinstance(one, Waiter) or (isinstance(one, GeneratorType) and one.gi_code in flows) for one in gc.get_objects()
+        type(one) is Waiter or (type(one) is GeneratorType and one.gi_code in flows) for one in gc.get_objects()
     )
 
 

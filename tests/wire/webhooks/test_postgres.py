@@ -1,0 +1,139 @@
+"""The inbox in PostgreSQL: rights, late commits, replicas."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+
+import httpx
+import psycopg
+import pytest
+
+from tests.postgres import Postgres
+from tests.webhooks import BODY, KEY, KID, pem_of, token
+from tests.wire.webhooks.conftest import serving
+from tl_orchestration.errors import LedgerError
+from tl_orchestration.webhooks import inbox as module
+from tl_orchestration.webhooks.inbox import Arrival, Inbox
+from tl_orchestration.webhooks.keys import PinnedKeys
+
+PASSWORD = "PLANTED-77ab"
+PATH = "/webhooks/transactionlink"
+PINNED = PinnedKeys({KID: pem_of(KEY)})
+
+
+def arrival(execution_id: str, digest: str | None = None) -> Arrival:
+    return Arrival("transactionlink", execution_id, "done", digest or uuid.uuid4().hex, time.time())
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The name of a new database with the newest tables."""
+    return postgres.ready_database().partition("?")[0].rpartition("/")[2]
+
+
+def role(postgres: Postgres, database: str, *grants: str) -> str:
+    """The URL of a new role with these rights and no other."""
+    name = f"role_{uuid.uuid4().hex[:12]}"
+    postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    for grant in grants:
+        postgres.execute(f"GRANT {grant} TO {name}", database=database)
+    return postgres.url(database, user=name, password=PASSWORD)
+
+
+class TestRights:
+    def test_receiver_needs_insert_only(self, postgres: Postgres, database: str) -> None:
+        """A role that may insert into the inbox, and nothing else at all, is enough for a receiver, health included."""
+        narrow = Inbox(role(postgres, database, "INSERT ON tl_inbox"))
+        with serving(narrow, PINNED) as url, httpx.Client(base_url=url, trust_env=False) as http:
+            assert http.get("/healthz").status_code == 200
+            for _ in range(3):
+                assert http.post(PATH, content=BODY, headers={"JWS-SIGNATURE": token()}).status_code == 204
+        with pytest.raises(LedgerError, match="permission denied"):
+            narrow.since()
+        with pytest.raises(LedgerError, match="permission denied"):
+            narrow.purge()
+        narrow.close()
+        wide = Inbox(postgres.url(database))
+        assert 1 <= len(wide.since()[0]) <= 2
+        wide.close()
+
+    def test_reader_needs_select_only(self, postgres: Postgres, database: str) -> None:
+        """A role that may read the inbox and the revision is enough for a reader."""
+        reader = Inbox(role(postgres, database, "SELECT ON tl_inbox, tl_schema_version"))
+        reader.start()
+        assert reader.since()[0] == []
+        assert reader.for_ids(["e1"]) == []
+        with pytest.raises(LedgerError, match="permission denied"):
+            reader.put([arrival("e1")])
+        reader.close()
+
+    def test_without_rights_or_tables_it_is_unwell(self, postgres: Postgres, database: str) -> None:
+        """A receiver without the right, or without tables, says so at /healthz and acknowledges nothing."""
+        for url in (role(postgres, database), postgres.url(postgres.empty_database())):
+            inbox = Inbox(url)
+            with serving(inbox, PINNED) as address, httpx.Client(base_url=address, trust_env=False) as http:
+                assert http.get("/healthz").status_code == 503
+                assert http.post(PATH, content=BODY, headers={"JWS-SIGNATURE": token()}).status_code == 503
+            inbox.close()
+
+
+def test_late_commit_is_read(postgres: Postgres, database: str) -> None:
+    """A row that is committed after rows with higher numbers were read still reaches the reader, once."""
+    inbox = Inbox(postgres.url(database))
+    late = inbox.database._engine.connect()
+    row = "INSERT INTO tl_inbox (service, execution_id, kind, received_at, digest, minute) VALUES"
+    late.exec_driver_sql(f"{row} ('transactionlink', 'late', '', extract(epoch from now()), 'late', 1)")
+    inbox.put([arrival("early")])
+    hints, cursor = inbox.since()
+    assert [hint.execution_id for hint in hints] == ["early"]
+    assert inbox.since(cursor)[0] == []
+    late.commit()
+    late.close()
+    hints, cursor = inbox.since(cursor)
+    assert [hint.execution_id for hint in hints] == ["late"]
+    assert inbox.since(cursor)[0] == []
+    inbox.close()
+
+
+def test_write_ends_in_time(postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that is held up ends without a commit, so that readers may rely on the overlap."""
+    monkeypatch.setattr(module, "LONGEST_WRITE", 0.2)
+    inbox = Inbox(postgres.url(database))
+    one = arrival("e1")
+    with psycopg.connect(postgres.url(database).replace("+psycopg", ""), autocommit=False) as other:
+        other.execute("LOCK TABLE tl_inbox IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(LedgerError):
+            inbox.put([one])
+        other.rollback()
+    assert inbox.since()[0] == []
+    inbox.close()
+
+
+def test_replicas(postgres: Postgres, database: str) -> None:
+    """Writers that put the same rows in any order at the same time keep each once, and none of them fails."""
+    inboxes = [Inbox(postgres.url(database)) for _ in range(4)]
+    now = time.time() // 60 * 60 + 1
+    rows = [Arrival("transactionlink", f"e{number}", "done", f"d{number}", now) for number in range(200)]
+    failures: list[BaseException] = []
+
+    def write(index: int) -> None:
+        try:
+            for first in range(0, 200, 40):
+                inboxes[index].put(rows[first : first + 80][:: -1 if index % 2 else 1])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    hints, cursor = inboxes[0].since()
+    assert sorted(hint.execution_id for hint in hints) == sorted(f"e{number}" for number in range(200))
+    assert inboxes[0].since(cursor)[0] == []
+    assert inboxes[0].purge(older_than=-100.0) == 200
+    for inbox in inboxes:
+        inbox.close()
