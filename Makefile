@@ -4,6 +4,7 @@ SHELL := /bin/bash
 UV := .venvs/uv/bin/uv
 AIRFLOW := .venvs/airflow
 PREFECT := .venvs/prefect
+PREFECT_MIN := .venvs/prefect-min
 PY := $(AIRFLOW)/bin/python
 PREFECT_PY := $(PREFECT)/bin/python
 # Prefect 3.9 asks for a certifi that not every index has yet; any recent one does.
@@ -16,7 +17,8 @@ export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-prefect up test soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect constraints wheel clean
+.PHONY: help demo demo-prefect up test test-prefect-min soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect env-prefect-min
+.PHONY: constraints wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +35,9 @@ up: env-airflow ## Leave sandbox and Airflow running for a person; Ctrl-C stops 
 test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
 	@$(PREFECT_PY) -m pytest $(PREFECT_TESTS)
 	@$(PY) -m pytest
+
+test-prefect-min: env-prefect-min ## Pass the Prefect tests that need no deployments, with the oldest Prefect
+	@$(PREFECT_MIN)/bin/python -m pytest tests/unit/prefect_blocks tests/wire/prefect_blocks
 
 soak: env-airflow ## The same laws with full counts
 	@SOAK=1 $(PY) -m pytest
@@ -79,6 +84,16 @@ $(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.s
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT)
 	@$(UV) pip install --quiet --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev
+	@touch $@
+
+env-prefect-min: $(PREFECT_MIN)/.complete ## Build .venvs/prefect-min with the oldest Prefect that is supported
+
+# Prefect 3.6.17 does not name importlib_metadata, which it imports; the constraints hold a fastapi that it works with.
+$(PREFECT_MIN)/.complete: pyproject.toml constraints/prefect-3.6.17.txt dev/bootstrap.sh
+	@echo "building $(PREFECT_MIN)"
+	@dev/bootstrap.sh
+	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT_MIN)
+	@$(UV) pip install --quiet --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
 	@touch $@
 
 constraints: ## Pin the newest versions that the environments resolve to

@@ -5,7 +5,6 @@ A workflow definition with how to run it, as Prefect's JobBlock.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3600.0
 RESULT_MODES = ("full", "none", "reference")
-
-log = logging.getLogger(__name__)
 
 
 class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic would make another block of a parametrized one
@@ -339,8 +336,16 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
                 f"wait_mode='suspend' cannot be kept here: {obstacle}. Wait in the body of a deployed flow, or choose"
                 " wait_mode='auto'."
             )
-        _say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
+        self._say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
         return False
+
+    def _say_once(self, sentence: str) -> None:
+        """
+        To the log of the run, once in each process.
+        """
+        if sentence not in _said:
+            _said.add(sentence)
+            self.logger.info(sentence)
 
     def _request(
         self,
@@ -381,7 +386,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         task_run_id = identity.task_run_id()
         if task_run_id is not None:
             return _ledger_of_tasks(), self._step(f"{task_run_id}/{step_key or self.workflow_definition_id}")
-        _say_once(
+        self._say_once(
             "Outside of a flow run nothing keeps Transactionlink executions from being started again by a retry, unless"
             " they are triggered with a key."
         )
@@ -430,9 +435,7 @@ def _ledger_of_tasks() -> Ledger:
     return MemoryLedger()
 
 
-@lru_cache(maxsize=64)
-def _say_once(sentence: str) -> None:
-    log.info(sentence)
+_said: set[str] = set()
 
 
 __all__ = ["TransactionlinkWorkflow"]

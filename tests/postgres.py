@@ -7,6 +7,7 @@ Its programs come with the environment. It refuses to run as root, so root runs 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -97,6 +98,15 @@ def postgres() -> Iterator[Postgres]:
     """
     A server for the whole session.
     """
+    with running() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(**settings: str) -> Iterator[Postgres]:
+    """
+    A server as long as this lasts, with settings over the usual ones.
+    """
     user = _NOBODY if os.geteuid() == 0 else None
     # Not in pytest's folder: the path of a socket must be short, and the server needs to get there.
     with tempfile.TemporaryDirectory(prefix="tl-postgres-", dir="/tmp", ignore_cleanup_errors=True) as name:
@@ -109,8 +119,8 @@ def postgres() -> Iterator[Postgres]:
         initdb = [f"{programs}/initdb", "-D", "data", "-U", _OWNER, "-A", "trust", "--no-sync", *_ENCODING]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, timeout=_PATIENCE, **options)
         (folder / "data/pg_hba.conf").write_text(_ACCESS)
-        settings = {**_SETTINGS, "unix_socket_directories": name}
-        command = [f"{programs}/postgres", "-D", "data", *(f"-c{key}={value}" for key, value in settings.items())]
+        chosen = {**_SETTINGS, **settings, "unix_socket_directories": name}
+        command = [f"{programs}/postgres", "-D", "data", *(f"-c{key}={value}" for key, value in chosen.items())]
         guard = Guard()
         with (folder / "log").open("wb") as log:
             server: subprocess.Popen[bytes] = subprocess.Popen(

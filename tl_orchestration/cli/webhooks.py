@@ -56,7 +56,9 @@ def webhooks() -> None:
 @webhooks.command(cls=Command)
 @click.option("--port", type=click.IntRange(0, 65535), default=8322, show_default=True, help="0: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--root-path", default="", metavar="PATH", help="Path below which a proxy publishes it.")
+@click.option(
+    "--root-path", default="", metavar="PATH", help="Path below which a proxy publishes it, taken away by it or not."
+)
 @stores.url_option
 @_keys_option
 @_base_url_option

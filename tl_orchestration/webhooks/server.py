@@ -9,6 +9,8 @@ import socket
 from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -59,10 +61,14 @@ class _Protocol(H11Protocol):
 def server(app: ASGIApp, *, root_path: str = "") -> uvicorn.Server:
     """
     A server for a receiver's application; its ``run(sockets=[...])`` serves until SIGINT or SIGTERM.
+
+    Args:
+        root_path: Path below which a proxy publishes it, such as ``/kyc``; whether the proxy takes it away or not.
     """
+    prefix = root_path.strip("/")
     return uvicorn.Server(
         uvicorn.Config(
-            app,
+            Starlette(routes=[Mount(f"/{prefix}", app), Mount("/", app)]) if prefix else app,
             http=_Protocol,
             loop="asyncio",
             lifespan="off",
@@ -72,7 +78,6 @@ def server(app: ASGIApp, *, root_path: str = "") -> uvicorn.Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            root_path=root_path,
             limit_concurrency=MOST_CONNECTIONS,
             h11_max_incomplete_event_size=LARGEST_HEAD,
             timeout_graceful_shutdown=_GRACE,
