@@ -14,9 +14,9 @@ from tl_orchestration.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from airflow_provider.hooks import TransactionlinkHook
-    from airflow_provider.result_uri import ResultUri
     from tl_orchestration import Client, Execution
     from tl_orchestration.outcome import OutcomeRules
+    from tl_orchestration.result_uri import ResultUri
 
 RESULT_MODES = ("full", "none", "reference")
 
@@ -27,7 +27,7 @@ def rendered_result(value: Any) -> Any:
     """
     What Airflow may store of the rendered argument ``result``: a storage URI that is refused may hold a credential.
     """
-    from airflow_provider.result_uri import ResultUri
+    from tl_orchestration.result_uri import ResultUri
 
     if not isinstance(value, str) or value in RESULT_MODES:
         return value
@@ -50,8 +50,8 @@ def destination(hook: TransactionlinkHook, result: Any) -> ResultUri | None:
         InvalidRequest: It is neither a mode nor a storage URI, or the connection forbids it.
         InvalidSettings: The storage cannot be used in this worker, or what the connection allows cannot be read.
     """
-    from airflow_provider.result_uri import ResultUri
     from airflow_provider.results import storage
+    from tl_orchestration.result_uri import ResultUri
 
     value = result.reveal() if isinstance(result, Withheld) else result
     if value == "full" and hook.forbids_full_result():

@@ -15,9 +15,9 @@ from airflow_provider import connection_form
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider.result_uri import ResultUri
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.ledger import Ledger
+    from tl_orchestration.result_uri import ResultUri
 
 _SETTINGS = (
     "workspace_id",
@@ -194,7 +194,7 @@ class TransactionlinkHook(BaseHook):
         Raises:
             InvalidSettings: They cannot be read.
         """
-        from airflow_provider import result_uri
+        from tl_orchestration import result_uri
 
         return result_uri.prefixes(_extra(self._connection()).get("result_uri_prefixes"))
 

@@ -4,21 +4,16 @@ Results outside of XCom: written to an object storage, and fetched again from wh
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import logging
-import os
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider import connection_form
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, reported
-from airflow_provider.result_uri import ResultUri
-from tl_orchestration import Handle
+from tl_orchestration import Handle, result_file
 from tl_orchestration.answers import safe_id
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.result_uri import ResultUri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +21,6 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 log = logging.getLogger(__name__)
-
-#: Storages whose objects appear whole or not at all, so that a put needs no temporary name. A move would be a copy.
-OBJECT_STORES = frozenset(
-    {"abfs", "abfss", "adl", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "wasb", "wasbs"}
-)
 
 
 def load_result(
@@ -102,72 +92,22 @@ def written(uri: ResultUri, execution_id: str, document: Mapping[str, Any]) -> d
         InvalidSettings: As :func:`storage`.
         TransactionlinkRetry: The storage did not take it.
     """
-    file, content = uri.file_of(execution_id), _encoded(document)
+    file, content = uri.file_of(execution_id), result_file.encoded(document)
     path = storage(file)
     try:
-        if file.scheme == "file":
-            _replace(Path(path.path), content)
-        elif file.scheme in OBJECT_STORES:
-            path.fs.pipe_file(path.path, content)
-        else:
-            _move_into_place(path, content)
+        result_file.put(path.fs, file.scheme, path.path, content)
     except Exception as error:  # any of any file system; only its class is safe to tell
         raise TransactionlinkRetry(
             f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
             f" ({type(error).__name__}). The service still has it."
         ) from None
     log.info("The result of execution %s is at %s, %d bytes.", execution_id, file, len(content))
-    return {"result_uri": str(file), "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-
-
-def _encoded(document: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can hold
-        return json.dumps(document, sort_keys=True).encode()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """
-    On a disk: beside it first, and into place once the disk has it.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(_beside(file.name))
-    try:
-        with beside.open("xb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        beside.replace(file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def _move_into_place(path: ObjectStoragePath, content: bytes) -> None:
-    files, folder, name = path.fs, *path.path.rpartition("/")[::2]
-    beside = f"{folder}/{_beside(name)}"
-    files.makedirs(folder, exist_ok=True)
-    try:
-        files.pipe_file(beside, content)
-        files.mv(beside, path.path)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            files.rm_file(beside)
-        raise
-
-
-def _beside(name: str) -> str:
-    return f".{name}.{uuid.uuid4().hex}.part"
+    return {"result_uri": str(file), **result_file.described(content)}
 
 
 def _read(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
-    uri, expected, size = ResultUri.parse(reference["result_uri"]), reference.get("sha256"), reference.get("size")
-    if not isinstance(expected, str) or not isinstance(size, int):
-        raise InvalidRequest(
-            f"The reference to the result of execution {execution_id} lacks sha256 or size, so that nothing shows"
-            " whether the file is the one that was written."
-        )
+    uri = ResultUri.parse(reference["result_uri"])
+    expected = result_file.expected(reference, execution_id)
     path = storage(uri)
     try:
         content: bytes = path.fs.cat_file(path.path)
@@ -181,7 +121,7 @@ def _read(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
             f"The result of execution {execution_id} could not be read from {uri.scheme}://{uri.host}"
             f" ({type(error).__name__})."
         ) from None
-    if len(content) != size or hashlib.sha256(content).hexdigest() != expected:
+    if result_file.described(content) != expected:
         raise TransactionlinkFailure(
             f"The file at {uri} is not the result of execution {execution_id} that was written there: it has"
             f" {len(content)} bytes, and size or SHA-256 differ. Do not use it."

@@ -1,6 +1,6 @@
 """
-What proof and durability cost: deliveries per second and their 99th percentile, for the receiver with an inbox in SQLite
-and in PostgreSQL, beside an application that reads the body and answers.
+What proof and durability cost: deliveries per second and their 99th percentile, for the receiver with an inbox in
+SQLite and in PostgreSQL, beside an application that reads the body and answers.
 
 All are behind the same server, each in a process of its own, and get the same signed deliveries over the same number of
 connections, one run after the other; look at ratios. ``python -m benchmarks.receiver [DELIVERIES]``.

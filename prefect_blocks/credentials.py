@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.credentials import Credentials
     from tl_orchestration.ledger import Ledger
+    from tl_orchestration.result_uri import ResultUri
     from tl_orchestration.retry import RetryPolicy
 
 CURRENT, LEGACY, B3OS = "transactionlink", "transactionlink-legacy", "b3os"
@@ -98,6 +99,17 @@ class TransactionlinkCredentials(CredentialsBlock):
         default=None,
         description="SQL ledger for business keys, such as postgresql+psycopg://user:password@host/database.",
     )
+    execution_url: str | None = Field(
+        default=None,
+        description="Page of yours about an execution, such as https://kyc.example/runs/{execution_id}: a link in"
+        " Prefect's pages leads there. Empty: no link.",
+    )
+    forbid_full_result: bool = Field(
+        default=False, description="Keep whole results out of what steps and tasks return, whatever they ask for."
+    )
+    result_uri_prefixes: list[str] = Field(
+        default_factory=list, description="Storage URIs below which results may be written; none: anywhere."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -145,6 +157,25 @@ class TransactionlinkCredentials(CredentialsBlock):
             )
         if self.organization_id and self.service != B3OS:
             raise InvalidSettings("organization_id is for the service b3os only.")
+        self.result_prefixes()
+        self._check_execution_url()
+
+    def _check_execution_url(self) -> None:
+        from urllib.parse import urlsplit
+
+        from tl_orchestration.errors import InvalidSettings
+
+        if not self.execution_url:
+            return
+        try:
+            parts = urlsplit(self.execution_url)
+            fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+        except ValueError:
+            fits = False
+        if not fits or "{execution_id}" not in self.execution_url:
+            raise InvalidSettings(
+                "execution_url must be an http or https address with {execution_id} in it, and without user information."
+            )
 
     def get_client(
         self,
@@ -203,6 +234,23 @@ class TransactionlinkCredentials(CredentialsBlock):
         except ImportError as error:
             raise InvalidSettings(f"A key is kept in a SQL ledger, and {error}.") from None
         return SqlLedger(url)
+
+    def result_prefixes(self) -> tuple[ResultUri, ...]:
+        """
+        ``result_uri_prefixes``, read.
+
+        Raises:
+            InvalidSettings: They cannot be read.
+        """
+        from tl_orchestration.result_uri import prefixes
+
+        return prefixes(self.result_uri_prefixes)
+
+    def link_to(self, execution_id: str) -> str | None:
+        """
+        Where a person looks at an execution, as ``execution_url`` says; None without one.
+        """
+        return self.execution_url.replace("{execution_id}", execution_id) if self.execution_url else None
 
     def saved_name(self) -> str | None:
         """

@@ -24,6 +24,7 @@ Everything that can go wrong, as one tree.
     ├── LinkLost                  an interactive execution whose link nobody received
     ├── ResultNotReady            the execution has not ended yet
     ├── ResultShapeChanged        a result field, or a verdict about the result, cannot be read
+    ├── StorageFailed             a storage did not take, or did not give, the file of a result
     ├── ExecutionFailed           ended FAILED (or PARTIAL, unless that is accepted)
     ├── ExecutionCancelled        ended CANCELLED, and not by us
     ├── ExecutionExpired          ended EXPIRED
@@ -63,6 +64,7 @@ __all__ = [
     "ResultShapeChanged",
     "ServerError",
     "StartOutcomeUnknown",
+    "StorageFailed",
     "TransactionlinkError",
     "WaitInterrupted",
     "WaitTimeout",
@@ -277,6 +279,12 @@ class ResultNotReady(TransactionlinkError):
 
 class ResultShapeChanged(TransactionlinkError):
     """A field of the result, or a verdict about it, cannot be read. Never taken for a pass."""
+
+
+class StorageFailed(TransactionlinkError):
+    """A storage did not take the file of a result, or did not give it back. The service still has the result."""
+
+    retryable = True
 
 
 class ExecutionFailed(TransactionlinkError):

@@ -110,3 +110,8 @@ class HintSource(Protocol):
         """
         The hints since a place, and the next place. An error of the store is a ``LedgerError``.
         """
+
+    async def apurge(self) -> int:
+        """
+        Forget what is old. Returns how many.
+        """

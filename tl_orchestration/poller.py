@@ -12,7 +12,7 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +94,7 @@ class Poller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         #: The task that reads hints for these waits, where there is an inbox.
-        self.listening: asyncio.Task[None] | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """
-        Whether nobody waits.
-        """
-        return not self._waiters
+        self._listening: asyncio.Task[None] | None = None
 
     def admit(self, flow: Flow[Execution], execution_id: str = "") -> Waiter:
         waiter = Waiter(next(self._numbers), flow, execution_id)
@@ -130,6 +123,16 @@ class Poller:
                 heap[:] = sorted(entry for entry in heap if entry[1] in self._waiters)
         if not self._waiters:
             self._disarm()
+            if self._listening is not None:
+                self._listening.cancel()
+                self._listening = None
+
+    def listen(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """
+        Let a task work for these waits, which ends with the last of them. While there is one, this does nothing.
+        """
+        if self._listening is None or self._listening.done():
+            self._listening = self._start(work(), Context())
 
     def nudge(self, execution_id: str) -> bool:
         """
@@ -164,9 +167,6 @@ class Poller:
 
     async def end(self) -> None:
         self.interrupt()
-        if self.listening is not None:
-            self.listening.cancel()
-            self._tasks.add(self.listening)
         if self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -44,8 +44,8 @@ def test_wheel_has_exactly_our_names(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
     top = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert top == {"tl_orchestration", "airflow_provider"}
-    assert {"tl_orchestration/py.typed", "airflow_provider/py.typed"} <= set(names)
+    assert top == {"airflow_provider", "prefect_blocks", "tl_orchestration"}
+    assert {f"{package}/py.typed" for package in top} <= set(names)
 
 
 def test_core_works_without_extras(bare_python: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class Announcements:
     def __init__(self, *announced: tuple[float, str]) -> None:
         self._announced = announced
         self.asked = 0
+        self.purged = 0
         self.fails = False
 
     async def astart(self) -> Cursor:
@@ -39,6 +40,10 @@ class Announcements:
         return [Hint(n, "transactionlink", one, "", 0.0) for n, one in enumerate(said, 1) if n > cursor.top], Cursor(
             len(said)
         )
+
+    async def apurge(self) -> int:
+        self.purged += 1
+        raise LedgerError("permission denied")
 
 
 def with_inbox(service: VirtualService, loop: VirtualTimeLoop, source: Announcements, **options: object) -> AsyncClient:
@@ -122,11 +127,29 @@ class TestNudge:
             waiting = asyncio.create_task(client.wait("e1", patience=RARELY))
             await asyncio.sleep(100)
             client._watcher.nudge("e1")
-            await asyncio.sleep(500)
+            await asyncio.sleep(1050)
             first, second = FOLLOW_UPS
-            assert service.times == pytest.approx([0, 100, 100 + first, 100 + first + second])
+            last = 100 + first + second
+            assert service.times == pytest.approx([0, 100, 100 + first, last, last + 1000])
             waiting.cancel()
             await asyncio.wait([waiting])
+
+        in_virtual_time(main)
+
+    def test_request_that_has_yet_to_leave(self) -> None:
+        """A nudge while a request waits for its turn adds none: that one will show the change."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            service = VirtualService(ends_at(NEVER), takes=0.0)
+            client = client_of(service, loop.clock(), settings=Settings(requests_per_second=0.1))
+            waiting = [asyncio.create_task(client.wait(name, patience=RARELY)) for name in ("e1", "e2")]
+            await asyncio.sleep(5)
+            client._watcher.nudge("e2")
+            await asyncio.sleep(95)
+            assert service.polls() == {"e1": 1, "e2": 1}
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
 
         in_virtual_time(main)
 
@@ -194,7 +217,7 @@ class TestInbox:
             service = VirtualService(ends_at(lambda _: 100.0))
             execution = await with_inbox(service, loop, source).wait("e1")
             assert execution.status is Status.SUCCEEDED
-            assert source.asked > 100
+            assert source.asked > 95
 
         in_virtual_time(main)
         assert caplog.text.count("inbox of webhooks cannot be read") == 1
@@ -212,10 +235,22 @@ class TestInbox:
             assert asked <= 15
             await asyncio.sleep(100)
             assert source.asked == asked
-            late = asyncio.create_task(client.wait("late", patience=RARELY))
-            await late
-            assert source.asked > asked or service.polls()["late"] == 1
+            service._says = ends_at(lambda _: 130.0)
+            await client.wait("late", timeout=1000)
+            assert source.asked > asked
             await client.close()
+
+        in_virtual_time(main)
+
+    def test_forgets_what_is_old(self) -> None:
+        """The inbox is told to forget every ten minutes; a reader without the right to delete goes on reading."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            source = Announcements((1500.0, "e1"))
+            service = VirtualService(ends_at(lambda _: 1500.0))
+            assert (await with_inbox(service, loop, source).wait("e1")).status is Status.SUCCEEDED
+            assert source.purged == 2
+            assert loop.time() <= 1502
 
         in_virtual_time(main)
 

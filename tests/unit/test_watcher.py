@@ -530,9 +530,7 @@ def alive() -> int:
     """How many flows and waiters there are, after a collection."""
     gc.collect()
     flows = (wait.__code__, AsyncClient._wait.__code__)
-    return sum(
-        type(one) is Waiter or (type(one) is GeneratorType and one.gi_code in flows) for one in gc.get_objects()
-    )
+    return sum(type(one) is Waiter or (type(one) is GeneratorType and one.gi_code in flows) for one in gc.get_objects())
 
 
 class TestLeaks:

@@ -19,13 +19,13 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 
 from airflow_provider import results
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
-from airflow_provider.result_uri import ResultUri
 from airflow_provider.results import load_result, written
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
 from tests.unit.airflow_provider.services import CONN_ID, LEGACY_OPTIONS, client_of, connect
 from tests.unit.airflow_provider.test_steps import context, ended, refused, render, step
 from tl_orchestration import RunRequest
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, NotFound, ResultNotReady
+from tl_orchestration.result_uri import ResultUri
 
 if TYPE_CHECKING:
     from tests.remote import Remote

@@ -132,7 +132,11 @@ def test_never_blocks_a_loop(inbox: Inbox) -> None:
 def test_survives_a_fork(inbox: Inbox) -> None:
     """A process that was forked after a read reads as well, instead of waiting for threads that it does not have."""
     inbox.put([arrival()])
-    asyncio.run(inbox.asince(None))
+
+    async def busy() -> None:
+        await asyncio.gather(*(inbox.asince(None) for _ in range(10)))  # all threads that there may be
+
+    asyncio.run(busy())
     child = os.fork()
     if child == 0:
         code = 1

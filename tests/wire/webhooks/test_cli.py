@@ -52,17 +52,17 @@ def answer(*arguments: str, given: bytes | None = None) -> Any:
     return json.loads(run(*arguments, "--json", given=given).stdout)
 
 
-def line(body: bytes = BODY, **headers: str) -> bytes:
+def line(body: bytes = BODY, headers: dict[str, str] | None = None) -> bytes:
     """A delivery as a queue hands it over."""
-    return json.dumps({"headers": headers, "body_base64": base64.b64encode(body).decode()}).encode() + b"\n"
+    return json.dumps({"headers": headers or {}, "body_base64": base64.b64encode(body).decode()}).encode() + b"\n"
 
 
 class TestIngest:
     def test_lines(self) -> None:
         """Genuine lines are taken, others are named by their number, and the exit code says that there were some."""
-        good = line(**{"JWS-Signature": token()})
+        good = line(headers={"JWS-Signature": token()})
         pairs = json.dumps({"headers": [["jws-signature", token(body=b"x")]], "body_base64": "eA=="}).encode()
-        given = good + b"\n" + line() + b"not JSON\n" + line(BODY + b" ", **{"JWS-Signature": token()}) + pairs
+        given = good + b"\n" + line() + b"not JSON\n" + line(BODY + b" ", {"JWS-Signature": token()}) + pairs
         assert answer("ingest", "-", given=given) == {"taken": 2, "refused": [2, 3, 4]}
         assert run("ingest", "-", given=given).exit_code == UNEXPECTED
         assert run("ingest", "-", given=good).exit_code == SUCCESS
@@ -71,7 +71,7 @@ class TestIngest:
 
     def test_refusal_shows_nothing(self) -> None:
         """Neither body nor signature is printed."""
-        result = run("ingest", "-", given=line(**{"JWS-Signature": token(body=b"other")}))
+        result = run("ingest", "-", given=line(headers={"JWS-Signature": token(body=b"other")}))
         assert "Delivery 1 was refused: The signature does not fit the body." in result.output
         assert "eyJ" not in result.output
         assert ID not in result.output
@@ -85,7 +85,7 @@ class TestIngest:
     def test_b3os(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         """B3OS's deliveries need its secret, from the environment or a file with one on each line."""
         signature = hmac.new(SECRET.encode(), BODY, hashlib.sha256).hexdigest()
-        given = line(**{"x-b3os-signature": signature})
+        given = line(headers={"x-b3os-signature": signature})
         assert run("ingest", "-", "--service", "b3os", given=given).exit_code == USAGE
         monkeypatch.setenv("TRANSACTIONLINK_WEBHOOKS_B3OS_SECRET", SECRET)
         assert answer("ingest", "-", "--service", "b3os", given=given)["taken"] == 1
@@ -109,7 +109,7 @@ class TestKey:
         assert found["pem"] in run("key", kid, "--base-url", remote.url).output
         signature = sandbox_server.store.webhook_keys.sign(BODY)
         before = remote.count(KEY_REQUESTS)
-        assert answer("ingest", "-", given=line(**{"jws-signature": signature}))["taken"] == 1
+        assert answer("ingest", "-", given=line(headers={"jws-signature": signature}))["taken"] == 1
         assert remote.count(KEY_REQUESTS) == before
 
     @pytest.mark.parametrize("kid", ["..", "x", KID])
@@ -122,7 +122,7 @@ def test_purge() -> None:
     """Rows are forgotten by age and by number."""
     for number in range(3):
         body = json.dumps({"workflowId": f"e{number}"}).encode()
-        run("ingest", "-", given=line(body, **{"JWS-SIGNATURE": token(body=body)}))
+        run("ingest", "-", given=line(body, {"JWS-SIGNATURE": token(body=body)}))
     assert answer("purge", "--most", "1") == {"purged": 2}
     assert answer("list")["hints"][0]["execution_id"] == "e2"
 

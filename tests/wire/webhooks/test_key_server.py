@@ -105,6 +105,7 @@ def test_no_redirect_is_followed(status: str) -> None:
         (answer("200 OK", b"<html>a captive portal</html>"),),
         (answer("200 OK", b""),),
         (answer("200 OK", PEM, "Content-Encoding: gzip"),),
+        (answer("200 OK", PEM + b"\n" * 70_000),),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + PEM,),
         (b"HTTP/1.1 200 OK\r\n\r\n", *[b"a" * 10_000] * 100),
     ],

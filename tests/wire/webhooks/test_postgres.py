@@ -9,6 +9,7 @@ import uuid
 import httpx
 import psycopg
 import pytest
+from attrs import evolve
 
 from tests.postgres import Postgres
 from tests.webhooks import BODY, KEY, KID, pem_of, token
@@ -120,8 +121,9 @@ def test_replicas(postgres: Postgres, database: str) -> None:
 
     def write(index: int) -> None:
         try:
-            for first in range(0, 200, 40):
-                inboxes[index].put(rows[first : first + 80][:: -1 if index % 2 else 1])
+            for turn in range(10):
+                shifted = [evolve(row, digest=f"{turn}-{row.digest}") for row in rows]
+                inboxes[index].put(shifted[:: -1 if index % 2 else 1])
         except BaseException as error:
             failures.append(error)
 
@@ -132,8 +134,9 @@ def test_replicas(postgres: Postgres, database: str) -> None:
         thread.join(30)
     assert failures == []
     hints, cursor = inboxes[0].since()
-    assert sorted(hint.execution_id for hint in hints) == sorted(f"e{number}" for number in range(200))
+    more, cursor = inboxes[0].since(cursor)
+    assert sorted(hint.execution_id for hint in hints + more) == sorted(row.execution_id for row in rows * 10)
     assert inboxes[0].since(cursor)[0] == []
-    assert inboxes[0].purge(older_than=-100.0) == 200
+    assert inboxes[0].purge(older_than=-100.0) == 2000
     for inbox in inboxes:
         inbox.close()

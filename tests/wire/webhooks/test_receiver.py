@@ -200,6 +200,9 @@ class TestRudeness:
 
     def test_endless_chunks(self, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """A body without end is cut off at the bound, without any cryptography."""
+        monkeypatch.setattr(module, "_MOST_BODIES", 10**9)
+        monkeypatch.setattr(module, "LONGEST_READ", 60.0)
+        monkeypatch.setattr(module, "LONGEST_ANSWER", 60.0)
         monkeypatch.setattr(JwsVerifier, "begin", None)
         chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
         with connected(http) as one:

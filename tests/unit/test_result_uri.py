@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider.result_uri import ResultUri, prefixes
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.result_uri import ResultUri, prefixes
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class ResultUri:
 
     Args:
         scheme: Which kind of storage.
-        connection: Id of the Airflow connection in front of the ``@``; None: the storage's own default.
+        connection: Name in front of the ``@``, such as an Airflow connection's id; None: the storage's own default.
         host: Bucket, container or host; empty for files of this machine.
         segments: The path.
         is_file: The URI names the file itself; else a folder.
@@ -60,7 +60,7 @@ class ResultUri:
         user, at, host = authority.rpartition("@")
         if "@" in path or (at and not _CONNECTION.fullmatch(user)):
             raise _unusable(
-                "has a password or other user information; name an Airflow connection: scheme://conn@bucket/"
+                "has a password or other user information, which the storage's own configuration is for"
             )
         if scheme == "file" and (authority or not slash):
             raise _unusable("must be file:///folder/, with three slashes")
@@ -95,8 +95,8 @@ class ResultUri:
 
 def prefixes(value: Any) -> tuple[ResultUri, ...]:
     """
-    The prefixes that a connection names: a list, a JSON list, or text with commas or white space between them. None
-    of them: no restriction.
+    The prefixes that a connection or a block names: a list, a JSON list, or text with commas or white space between
+    them. None of them: no restriction.
 
     Raises:
         InvalidSettings: They cannot be read, so that nobody may write anywhere.
@@ -113,10 +113,13 @@ def prefixes(value: Any) -> tuple[ResultUri, ...]:
     except (InvalidRequest, TypeError, ValueError) as error:
         reason = f" {error}" if isinstance(error, InvalidRequest) else ""
         raise InvalidSettings(
-            "result_uri_prefixes in the connection's extra must be storage URIs such as s3://bucket/kyc/, with commas"
+            "result_uri_prefixes must be storage URIs such as s3://bucket/kyc/, with commas"
             f" between them or as a JSON list.{reason}"
         ) from None
 
 
 def _unusable(why: str) -> InvalidRequest:
     return InvalidRequest(f"The storage URI {why}.")
+
+
+__all__ = ["ResultUri", "prefixes"]

@@ -1,0 +1,240 @@
+"""
+What people see of executions in Prefect: events, labels, artifacts.
+
+All of it holds ids, counts and states only, and none of it can fail a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from prefect_blocks.versions import PREFECT_FAILURES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from prefect_blocks.run import TransactionlinkWorkflowRun
+    from tl_orchestration import Execution
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 5.0
+"""
+Longest time for one answer of the Prefect server, seconds.
+"""
+
+_PACE = 1.0
+"""
+Seconds between two updates of a progress artifact.
+"""
+
+_LISTED = 500
+"""
+Ids in one summary.
+"""
+
+_EVENTS = uuid.UUID("5b1f1d54-2a9e-4b39-9f9a-5f4d6c0b7a11")
+
+
+def started(run: TransactionlinkWorkflowRun, execution: Execution) -> None:
+    """
+    An execution has been started, or found again: an event for the first, a label on the flow run and the link artifact
+    for both.
+    """
+    if not execution.reattached:
+        _emit("started", run, execution)
+    _label(run)
+    _link(run)
+
+
+def changed(run: TransactionlinkWorkflowRun, execution: Execution) -> None:
+    """
+    A poll shows another status than the one before. One event; it does not block.
+    """
+    from tl_orchestration import Status
+
+    if execution.status is Status.UNKNOWN:
+        what = "unknown"
+    elif execution.status is Status.CANCELLED:
+        what = "cancelled"
+    else:
+        what = "ended" if execution.is_terminal else "changed"
+    _emit(what, run, execution)
+
+
+def start_unknown(definition: str, flow_run_id: UUID | None) -> None:
+    """
+    A start of unknown fate: somebody has to look. Its event is about the flow run, for there is no execution.
+    """
+    if flow_run_id is not None:
+        with _harmless():
+            _send(
+                "transactionlink.start.unknown",
+                {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}", "transactionlink.definition": definition},
+                [],
+                {},
+            )
+
+
+def summary(outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """
+    A markdown artifact about many executions: how many of each status, and their ids.
+
+    Args:
+        outcomes: ``execution_id``, and ``status`` or ``error``, of each.
+    """
+    kinds = Counter(_kind(outcome) for outcome in outcomes)
+    lines = ["| status | executions |", "| --- | --- |"]
+    lines += [f"| {kind} | {count} |" for kind, count in sorted(kinds.items())]
+    lines += ["", "| execution | status |", "| --- | --- |"]
+    lines += [f"| `{outcome['execution_id']}` | {_kind(outcome)} |" for outcome in outcomes[:_LISTED]]
+    if len(outcomes) > _LISTED:
+        lines.append(f"\nand {len(outcomes) - _LISTED} more")
+    _create("markdown", "transactionlink-executions", "\n".join(lines), f"{len(outcomes)} executions")
+
+
+@contextlib.asynccontextmanager
+async def progress(total: int) -> AsyncIterator[Callable[[], None]]:
+    """
+    A progress artifact about so many executions. Call what this gives once for each that has ended.
+    """
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+
+    artifact = None
+    if total > 1:
+        artifact = await asyncio.to_thread(_create, "progress", "transactionlink-progress", 0.0, f"{total} executions")
+    if artifact is None:
+        yield one_more
+        return
+
+    async def keep_up() -> None:
+        shown = 0
+        while True:
+            await asyncio.sleep(_PACE)
+            if done > shown:
+                shown = done
+                await asyncio.to_thread(_update, artifact, 100.0 * shown / total)
+
+    keeping = asyncio.ensure_future(keep_up())
+    try:
+        yield one_more
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    await asyncio.to_thread(_update, artifact, 100.0 * done / total)
+
+
+def _kind(outcome: Mapping[str, Any]) -> str:
+    return str(outcome.get("status") or outcome.get("error") or "UNKNOWN")
+
+
+def _emit(what: str, run: TransactionlinkWorkflowRun, execution: Execution) -> None:
+    with _harmless():
+        flow_run_id, status = run.flow_run_id, execution.status.value
+        related = []
+        if flow_run_id is not None:
+            related.append(
+                {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}", "prefect.resource.role": "flow-run"}
+            )
+        resource = {
+            "prefect.resource.id": f"transactionlink.execution.{execution.id}",
+            "prefect.resource.name": execution.id,
+            "transactionlink.service": run.handle.service,
+            "transactionlink.definition": run.definition,
+        }
+        # Who waits for it again after a resume sees the same ending again: one id, so that it is one event.
+        once = uuid.uuid5(_EVENTS, f"{flow_run_id}/{execution.id}/{what}") if what in _ONCE else None
+        _send(f"transactionlink.execution.{what}", resource, related, {"status": status}, once)
+
+
+_ONCE = frozenset({"started", "ended", "cancelled"})
+
+
+def _send(
+    event: str,
+    resource: dict[str, str],
+    related: list[dict[str, str]],
+    payload: dict[str, Any],
+    identity: UUID | None = None,
+) -> None:
+    from prefect.events import emit_event
+
+    emit_event(event, resource=resource, related=related, payload=payload, id=identity)
+
+
+def _label(run: TransactionlinkWorkflowRun) -> None:
+    """
+    For people to find. The lock is the ledger's: of two who set a label, the last wins.
+    """
+    flow_run_id = run.flow_run_id
+    if flow_run_id is not None:
+        with _harmless(), _client() as client:
+            name = f"transactionlink.execution.{run.handle.key or run.definition}"
+            client.update_flow_run_labels(flow_run_id, {name: run.execution_id})
+
+
+def _link(run: TransactionlinkWorkflowRun) -> None:
+    """
+    To where the credentials say; never to the hosted page, whose address lets its holder in.
+    """
+    link = run.workflow.credentials.link_to(run.execution_id)
+    if link is not None:
+        key = "transactionlink-" + re.sub(r"[^a-z0-9]+", "-", run.execution_id.lower()).strip("-")
+        _create("markdown", key, f"[Execution {run.execution_id}]({link})", None)
+
+
+def _create(kind: str, key: str, data: Any, description: str | None) -> UUID | None:
+    """
+    None: there is no artifact, because nothing runs here that it could belong to, or because Prefect did not take it.
+    """
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    from prefect_blocks import identity
+
+    flow_run_id, task_run_id = identity.flow_run_id(), identity.task_run_id()
+    if flow_run_id is None and task_run_id is None:
+        return None
+    made: UUID | None = None
+    with _harmless(), _client() as client:
+        artifact = ArtifactCreate(
+            key=key, type=kind, description=description, data=data, flow_run_id=flow_run_id, task_run_id=task_run_id
+        )
+        made = client.create_artifact(artifact).id
+    return made
+
+
+def _update(artifact: UUID, percent: float) -> None:
+    from prefect.client.schemas.actions import ArtifactUpdate
+
+    with _harmless(), _client() as client:
+        client.update_artifact(artifact, ArtifactUpdate(data=percent))
+
+
+def _client() -> Any:
+    from prefect import get_client
+
+    return get_client(httpx_settings={"timeout": _PATIENCE}, sync_client=True)
+
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except PREFECT_FAILURES as error:
+        log.warning("Prefect does not show this (%s); the step goes on.", type(error).__name__)
+    except Exception as error:  # whatever is shown, no step is worth losing for it
+        log.error("This could not be shown (%s); the step goes on.", type(error).__name__)
+
+
+__all__ = ["changed", "progress", "start_unknown", "started", "summary"]
