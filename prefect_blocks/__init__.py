@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefect_blocks.cancelling import cancel_remote_executions
     from prefect_blocks.flows import run_workflow_flow
     from prefect_blocks.joint import await_for_all, wait_for_all
+    from prefect_blocks.results import aload_result, load_result
     from prefect_blocks.tasks import (
         acancel_execution,
         aget_result,
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     )
 
 _ELSEWHERE = {
+    "aload_result": "results",
     "await_for_all": "joint",
     "cancel_remote_executions": "cancelling",
     "create_automations": "automations",
+    "load_result": "results",
     "run_workflow_flow": "flows",
     "wait_for_all": "joint",
 }
@@ -49,6 +52,7 @@ __all__ = [
     "TransactionlinkWorkflowRun",
     "acancel_execution",
     "aget_result",
+    "aload_result",
     "arun_workflow",
     "await_for_all",
     "await_for_execution",
@@ -57,6 +61,7 @@ __all__ = [
     "cancel_remote_executions",
     "create_automations",
     "get_result",
+    "load_result",
     "run_workflow",
     "run_workflow_flow",
     "wait_for_all",

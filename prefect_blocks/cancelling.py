@@ -17,10 +17,13 @@ from prefect import flow, get_run_logger
 from prefect.logging import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.deployments.runner import RunnerDeployment
 
     from prefect_blocks.ledger import Recorded
+    from prefect_blocks.notes import Note
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -120,15 +123,15 @@ def cancel_executions_of(flow_run_id: UUID, log: Logger | None = None) -> list[O
     Raises:
         LedgerError: The Prefect server does not show what the flow run has started.
     """
+    from prefect_blocks import notes
     from prefect_blocks.ledger import recorded
 
     log = log or get_logger("prefect_blocks.cancelling")
-    return [_cancel(flow_run_id, each, log) for each in recorded(flow_run_id)]
+    outcomes = [_cancel(flow_run_id, each, log) for each in recorded(flow_run_id)]
+    return outcomes + [_cancel_noted(note, log) for note in notes.kept(flow_run_id)]
 
 
 def _cancel(flow_run_id: UUID, step: Recorded, log: Logger) -> Outcome:
-    from prefect_blocks.versions import PREFECT_FAILURES
-    from tl_orchestration.errors import TransactionlinkError
     from tl_orchestration.ledger.entry import OPEN, UNDECIDED
 
     entry, execution_id = step.entry, step.entry.execution_id
@@ -137,33 +140,55 @@ def _cancel(flow_run_id: UUID, step: Recorded, log: Logger) -> Outcome:
         return Outcome(step.step, execution_id, "failed")
     if entry.state not in OPEN or execution_id is None:
         return Outcome(step.step, execution_id, "ended")
-    if step.on_cancel == "leave":
-        log.info("Execution %s of step %s goes on, as its block says.", execution_id, step.step)
-        return Outcome(step.step, execution_id, "left")
-    if step.credentials is None:
+    if (spared := _spared(step.step, execution_id, step.credentials, step.on_cancel, log)) is not None:
+        return spared
+    return _sent(step.step, execution_id, step.credentials, lambda: _send(flow_run_id, step, execution_id), log)
+
+
+def _cancel_noted(note: Note, log: Logger) -> Outcome:
+    if (spared := _spared(note.key, note.execution_id, note.credentials, note.on_cancel, log)) is not None:
+        return spared
+    return _sent(note.key, note.execution_id, note.credentials, lambda: _send_noted(note), log)
+
+
+def _spared(step: str, execution_id: str, credentials: str | None, on_cancel: str, log: Logger) -> Outcome | None:
+    """
+    None: it can and may be cancelled.
+    """
+    if on_cancel == "leave":
+        log.info("Execution %s of step %s goes on, as its block says.", execution_id, step)
+        return Outcome(step, execution_id, "left")
+    if credentials is None:
         log.error(
             "Execution %s was started by credentials that are no saved block: `tl cancel %s`.",
             execution_id,
             execution_id,
         )
-        return Outcome(step.step, execution_id, "failed")
+        return Outcome(step, execution_id, "failed")
+    return None
+
+
+def _sent(step: str, execution_id: str, credentials: str | None, send: Callable[[], object], log: Logger) -> Outcome:
+    from prefect_blocks.versions import PREFECT_FAILURES
+    from tl_orchestration.errors import TransactionlinkError
+
     try:
-        _send(flow_run_id, step, execution_id)
+        send()
     except TransactionlinkError as error:
         if not error.cancel_accepted:
             log.error("Execution %s could not be cancelled: %s", execution_id, error)
-            return Outcome(step.step, execution_id, "failed")
+            return Outcome(step, execution_id, "failed")
         log.warning("%s", error)
     except PREFECT_FAILURES as error:
         log.error(
             "Execution %s could not be cancelled: the credentials block %r could not be read (%s).",
             execution_id,
-            step.credentials,
+            credentials,
             type(error).__name__,
         )
-        return Outcome(step.step, execution_id, "failed")
-    log.info("Execution %s of step %s was cancelled.", execution_id, step.step)
-    return Outcome(step.step, execution_id, "cancelled")
+        return Outcome(step, execution_id, "failed")
+    log.info("Execution %s of step %s was cancelled.", execution_id, step)
+    return Outcome(step, execution_id, "cancelled")
 
 
 def _send(flow_run_id: UUID, step: Recorded, execution_id: str) -> None:
@@ -177,6 +202,17 @@ def _send(flow_run_id: UUID, step: Recorded, execution_id: str) -> None:
     ledger = FlowRunInputLedger(flow_run_id, credentials=step.credentials, on_cancel=step.on_cancel)
     with block.get_client(ledger=ledger) as client:
         client.cancel(Handle(execution_id=execution_id, service=block.service, key=step.step, owned=True))
+
+
+def _send_noted(note: Note) -> None:
+    from prefect_blocks.credentials import TransactionlinkCredentials
+    from prefect_blocks.versions import load_block
+    from tl_orchestration import Handle
+
+    assert note.credentials is not None
+    block = load_block(TransactionlinkCredentials, note.credentials)
+    with block.get_client(ledger=block.sql_ledger()) as client:
+        client.cancel(Handle(execution_id=note.execution_id, service=block.service, key=note.key, owned=True))
 
 
 __all__ = [

@@ -174,7 +174,7 @@ class TransactionlinkCredentials(CredentialsBlock):
             fits = False
         if not fits or "{execution_id}" not in self.execution_url:
             raise InvalidSettings(
-                "execution_url must be an http or https address with {execution_id} in it, and without user information."
+                "execution_url must be an http or https address with {execution_id} in it and no user information."
             )
 
     def get_client(

@@ -7,6 +7,7 @@ A signal alone does not say: Prefect sends the same one for both. The state of t
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +46,21 @@ def somebody_decided(flow_run_id: UUID | None) -> bool:
     return not DECIDED.isdisjoint(states)
 
 
+def timed_out() -> bool:
+    """
+    Whether Prefect's own ``timeout_seconds`` of the running task, or of a flow that it runs in, has passed.
+    """
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    task, flow = TaskRunContext.get(), FlowRunContext.get()
+    limits = [] if task is None else [(task.task.timeout_seconds, task.start_time)]
+    if flow is not None and flow.flow is not None:
+        limits.append((flow.flow.timeout_seconds, flow.start_time))
+    return any(
+        seconds is not None and datetime.now(UTC) >= began + timedelta(seconds=seconds) for seconds, began in limits
+    )
+
+
 def _states(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
     """
     From the flow run outwards, up to the first that was cancelled.
@@ -73,4 +89,4 @@ def _state(client: SyncPrefectClient, flow_run: FlowRun) -> str:
     return "CANCELLED by its runner" if before and before[-1] in _AT_WORK else kind
 
 
-__all__ = ["DECIDED", "somebody_decided"]
+__all__ = ["DECIDED", "somebody_decided", "timed_out"]

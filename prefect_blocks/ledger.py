@@ -78,6 +78,13 @@ class FlowRunInputLedger:
         self._about = {"credentials": credentials, "on_cancel": on_cancel}
         self._namespace = ""
 
+    @property
+    def identity(self) -> tuple[UUID, str | None, str, str]:
+        """
+        Ledgers for which this is the same are the same.
+        """
+        return self.flow_run_id, self._about["credentials"], str(self._about["on_cancel"]), self._namespace
+
     def for_namespace(self, namespace: str) -> Self:
         """
         The same inputs, bound to a namespace. A ledger that is bound already stays as it is.

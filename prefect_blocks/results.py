@@ -104,7 +104,7 @@ def destination(credentials: TransactionlinkCredentials, result: str) -> ResultU
         return None
     if "://" not in result:
         raise InvalidRequest(
-            "result must be 'reference', 'full', 'none' or the URI of a storage, such as s3://bucket/."
+            "The field result must be 'reference', 'full', 'none' or the URI of a storage, such as s3://bucket/."
         )
     uri, allowed = _own(ResultUri.parse(result)), credentials.result_prefixes()
     if allowed and not any(uri.is_within(prefix) for prefix in allowed):
@@ -123,7 +123,7 @@ def storage(uri: ResultUri) -> tuple[Any, str]:
     Raises:
         InvalidSettings: This process has no file system for it.
     """
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]  # it has no types
 
     try:
         files, path = fsspec.url_to_fs(str(uri))

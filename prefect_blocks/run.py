@@ -11,6 +11,7 @@ from prefect.blocks.abstract import JobRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from uuid import UUID
 
     from prefect_blocks.workflow import TransactionlinkWorkflow
@@ -44,6 +45,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         self._ledger = ledger
         self._flow_run_id = flow_run_id
         self._ended: Execution | None = None
+        self._shown: str | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
@@ -128,7 +130,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
                 if not releases or waiting.ends_within(self.handle, seconds):
                     ended = client.wait(self.handle, patience=self._patience(pacing))
                     break
-                ended = waiting.for_a_while(client, self.handle, seconds, pacing)
+                ended = waiting.for_a_while(client, self.handle, seconds, self._patience(pacing))
                 if ended is None and not suspending.tasks_run():
                     suspending.suspend(self.handle.deadline)
                 seconds = suspending.SLICE
@@ -148,7 +150,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
                     if not releases or waiting.ends_within(self.handle, seconds):
                         ended = await client.wait(self.handle, patience=self._patience(pacing))
                         break
-                    ended = await waiting.afor_a_while(client, self.handle, seconds, pacing)
+                    ended = await waiting.afor_a_while(client, self.handle, seconds, self._patience(pacing))
                     if ended is None and not await asyncio.to_thread(suspending.tasks_run):
                         await suspending.asuspend(self.handle.deadline)
                     seconds = suspending.SLICE
@@ -167,7 +169,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         pacing = self._workflow.pacing()
         if seconds is None or waiting.ends_within(self.handle, seconds):
             return await client.wait(self.handle, patience=self._patience(pacing))
-        return await waiting.afor_a_while(client, self.handle, seconds, pacing)
+        return await waiting.afor_a_while(client, self.handle, seconds, self._patience(pacing))
 
     @property
     def client_key(self) -> tuple[int, str]:
@@ -197,7 +199,8 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
     def outcome(self) -> dict[str, Any]:
         """
         What the next step needs to know, of an execution that has succeeded: ``execution_id``, ``status``, ``fields``
-        (the block's ``result_fields``) and, where the block's ``result`` is ``full``, ``result``.
+        (the block's ``result_fields``) and, as the block's ``result`` says, ``result``, or ``result_uri``, ``sha256``
+        and ``size``.
 
         Raises:
             ResultNotReady: It has not ended.
@@ -206,7 +209,8 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         """
         with self._client() as client:
             ended = self._succeeded(self._ended or client.poll(self.handle))
-            return self._workflow.outcome(ended, client.result(self.handle) if self._workflow.needs_result() else None)
+            result = client.result(self.handle) if self._workflow.needs_result() else None
+        return self._workflow.outcome(ended, result)
 
     async def aoutcome(self) -> dict[str, Any]:
         """
@@ -215,7 +219,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         async with self.async_client() as client:
             ended = self._succeeded(self._ended or await client.poll(self.handle))
             result = await client.result(self.handle) if self._workflow.needs_result() else None
-            return self._workflow.outcome(ended, result)
+        return await asyncio.to_thread(self._workflow.outcome, ended, result)
 
     def cancel(self) -> str:
         """
@@ -268,7 +272,19 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
     def _seen(self, execution: Execution) -> str:
         if execution.is_terminal:
             self._ended = execution
+        self._show(execution)
         return execution.status.value
+
+    def _show(self, execution: Execution) -> None:
+        """
+        One event and one line in the log of the run for each change, whoever of its verbs sees it.
+        """
+        from prefect_blocks import showing
+
+        if self._shown != execution.raw_status:
+            self._shown = execution.raw_status
+            self.logger.info("Execution %s is %s.", execution.id, execution.status)
+            showing.changed(self, execution)
 
     def _succeeded(self, execution: Execution) -> Execution:
         if not execution.is_terminal:
@@ -285,16 +301,23 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
     def _patience(self, pacing: Pacing) -> Patience:
         from tl_orchestration import Patience
 
-        return Patience(pacing=pacing, cancel_on_timeout=None if self._workflow.on_cancel == "cancel" else False)
+        cancels = None if self._workflow.on_cancel == "cancel" else False
+        return Patience(pacing=pacing, cancel_on_timeout=cancels, on_change=self._show)
 
-    def _client(self) -> Client:
-        return self._workflow.credentials.get_client(ledger=self._ledger, status_map=self._workflow.status_map)
+    def _client(self) -> AbstractContextManager[Client]:
+        from prefect_blocks import clients
 
-    def async_client(self) -> AsyncClient:
+        workflow = self._workflow
+        return clients.borrowed(workflow.credentials, ledger=self._ledger, status_map=workflow.status_map)
+
+    def async_client(self) -> AbstractAsyncContextManager[AsyncClient]:
         """
-        A client for :meth:`await_ending`. Close it, or use it as a context manager.
+        The client of the running event loop, for :meth:`await_ending`.
         """
-        return self._workflow.credentials.get_async_client(ledger=self._ledger, status_map=self._workflow.status_map)
+        from prefect_blocks import clients
+
+        workflow = self._workflow
+        return clients.aborrowed(workflow.credentials, ledger=self._ledger, status_map=workflow.status_map)
 
 
 __all__ = ["TransactionlinkWorkflowRun"]

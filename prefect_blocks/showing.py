@@ -69,18 +69,25 @@ def changed(run: TransactionlinkWorkflowRun, execution: Execution) -> None:
     _emit(what, run, execution)
 
 
-def start_unknown(definition: str, flow_run_id: UUID | None) -> None:
+@contextlib.contextmanager
+def start_unknown(definition: str, flow_run_id: UUID | None) -> Iterator[None]:
     """
-    A start of unknown fate: somebody has to look. Its event is about the flow run, for there is no execution.
+    A start in here that is of unknown fate makes an event: somebody has to look. It is about the flow run, for there is
+    no execution.
     """
-    if flow_run_id is not None:
-        with _harmless():
-            _send(
-                "transactionlink.start.unknown",
-                {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}", "transactionlink.definition": definition},
-                [],
-                {},
-            )
+    from tl_orchestration.errors import StartOutcomeUnknown
+
+    try:
+        yield
+    except StartOutcomeUnknown:
+        if flow_run_id is not None:
+            resource = {
+                "prefect.resource.id": f"prefect.flow-run.{flow_run_id}",
+                "transactionlink.definition": definition,
+            }
+            with _harmless():
+                _send("transactionlink.start.unknown", resource, [], {})
+        raise
 
 
 def summary(outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -205,13 +212,13 @@ def _create(kind: str, key: str, data: Any, description: str | None) -> UUID | N
     flow_run_id, task_run_id = identity.flow_run_id(), identity.task_run_id()
     if flow_run_id is None and task_run_id is None:
         return None
-    made: UUID | None = None
+    artifact = ArtifactCreate(
+        key=key, type=kind, description=description, data=data, flow_run_id=flow_run_id, task_run_id=task_run_id
+    )
+    made: list[UUID] = []
     with _harmless(), _client() as client:
-        artifact = ArtifactCreate(
-            key=key, type=kind, description=description, data=data, flow_run_id=flow_run_id, task_run_id=task_run_id
-        )
-        made = client.create_artifact(artifact).id
-    return made
+        made.append(client.create_artifact(artifact).id)
+    return made[0] if made else None
 
 
 def _update(artifact: UUID, percent: float) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from prefect_blocks import clients, showing
 from prefect_blocks.credentials import TransactionlinkCredentials
 from prefect_blocks.workflow import TransactionlinkWorkflow
 
@@ -103,7 +104,8 @@ def run_workflow(
             is submitted or mapped.
 
     Returns:
-        ``execution_id``, ``status``, ``fields`` and, as the block says, ``result``.
+        ``execution_id``, ``status``, ``fields`` and, as the block says, ``result``, or ``result_uri``, ``sha256`` and
+        ``size``.
 
     Raises:
         TransactionlinkError: See :meth:`TransactionlinkWorkflow.trigger` and
@@ -289,7 +291,8 @@ def get_result(execution: str | Mapping[str, Any], credentials: str | Transactio
     from prefect_blocks.versions import load_block
 
     block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
-    with block.get_client() as client:
+    _check_allowed(execution, block)
+    with clients.borrowed(block) as client:
         return client.result(_handle(execution, block))
 
 
@@ -306,7 +309,8 @@ async def aget_result(
     As :func:`get_result`.
     """
     block = await _acredentials(credentials)
-    async with block.get_async_client() as client:
+    _check_allowed(execution, block)
+    async with clients.aborrowed(block) as client:
         return await client.result(_handle(execution, block))
 
 
@@ -335,7 +339,7 @@ def cancel_execution(
     from prefect_blocks.versions import load_block
 
     block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
-    with block.get_client() as client:
+    with clients.borrowed(block) as client:
         return _as_it_stands(client.cancel(_handle(execution, block)))
 
 
@@ -352,7 +356,7 @@ async def acancel_execution(
     As :func:`cancel_execution`.
     """
     block = await _acredentials(credentials)
-    async with block.get_async_client() as client:
+    async with clients.aborrowed(block) as client:
         return _as_it_stands(await client.cancel(_handle(execution, block)))
 
 
@@ -371,9 +375,15 @@ async def _all_ended(
     except ValueError as error:
         raise InvalidRequest(f"poll_interval cannot be used: {error}.") from None
     patience = Patience(pacing=pacing, cancel_on_timeout=False)
-    async with block.get_async_client() as client:
-        waits = [client.wait(handle, timeout, patience=patience) for handle in handles]
-        found: list[Execution | BaseException] = await asyncio.gather(*waits, return_exceptions=True)
+    async with showing.progress(len(handles)) as one_more, clients.aborrowed(block) as client:
+
+        async def wait(handle: Handle) -> Execution:
+            try:
+                return await client.wait(handle, timeout, patience=patience)
+            finally:
+                one_more()
+
+        found: list[Execution | BaseException] = await asyncio.gather(*map(wait, handles), return_exceptions=True)
     ended: list[Ended] = []
     for handle, how in zip(handles, found, strict=True):
         if isinstance(how, BaseException):
@@ -382,6 +392,8 @@ async def _all_ended(
             ended.append({"execution_id": handle.execution_id, "error": type(how).__name__})
         else:
             ended.append({"execution_id": handle.execution_id, "status": how.status.value})
+    if len(ended) > 1:
+        await asyncio.to_thread(showing.summary, ended)
     return ended
 
 
@@ -418,6 +430,20 @@ def _handle(execution: str | Mapping[str, Any], block: TransactionlinkCredential
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
     return Handle(execution_id=identifier, service=block.service)
+
+
+def _check_allowed(execution: str | Mapping[str, Any], block: TransactionlinkCredentials) -> None:
+    """
+    Raises:
+        InvalidRequest: The credentials keep whole results out of what tasks return.
+    """
+    from tl_orchestration.errors import InvalidRequest
+
+    if block.forbid_full_result:
+        raise InvalidRequest(
+            f"These credentials forbid full results, so no task returns that of execution {_id_of(execution)}. Call"
+            " prefect_blocks.load_result inside the task that needs it."
+        )
 
 
 def _as_it_stands(execution: Execution) -> dict[str, Any]:

@@ -16,18 +16,20 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+from attrs import evolve
 from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import decisions
 from tl_orchestration.errors import TransactionlinkError, WaitTimeout
-from tl_orchestration.wait import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from typing import Any
     from uuid import UUID
 
-    from tl_orchestration import AsyncClient, Client, Execution, Handle, Pacing
+    from tl_orchestration import AsyncClient, Client, Execution, Handle
+    from tl_orchestration.wait import Patience
 
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ LAST_WORDS = 10.0
 ONE_LOOK = 0.001
 
 
-def for_a_while(client: Client, handle: Handle, seconds: float, pacing: Pacing) -> Execution | None:
+def for_a_while(client: Client, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
     """
     Wait for so long. Returns the ended execution, or None.
 
@@ -49,19 +51,17 @@ def for_a_while(client: Client, handle: Handle, seconds: float, pacing: Pacing) 
         TransactionlinkError: As :meth:`tl_orchestration.Client.wait`, but for the end of these seconds.
     """
     try:
-        return client.wait(handle, max(seconds, ONE_LOOK), patience=Patience(pacing=pacing, cancel_on_timeout=False))
+        return client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
     except WaitTimeout:
         return None
 
 
-async def afor_a_while(client: AsyncClient, handle: Handle, seconds: float, pacing: Pacing) -> Execution | None:
+async def afor_a_while(client: AsyncClient, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
     """
     As :func:`for_a_while`.
     """
     try:
-        return await client.wait(
-            handle, max(seconds, ONE_LOOK), patience=Patience(pacing=pacing, cancel_on_timeout=False)
-        )
+        return await client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
     except WaitTimeout:
         return None
 
@@ -77,7 +77,8 @@ def ends_within(handle: Handle, seconds: float) -> bool:
 @contextlib.contextmanager
 def stoppable(flow_run_id: UUID | None, cancel: Callable[[], object] | None) -> Iterator[None]:
     """
-    When Prefect ends this process, cancel if a person decided so; else leave the execution to the next attempt.
+    When Prefect ends what runs here, cancel if a person decided so, or if its own ``timeout_seconds`` has passed; else
+    leave the execution to the next attempt.
 
     Args:
         cancel: Cancels the execution; None: it is not to be cancelled.
@@ -92,11 +93,12 @@ def stoppable(flow_run_id: UUID | None, cancel: Callable[[], object] | None) -> 
 
 def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
     """
-    Ask whether somebody decided, and cancel if so, for no longer than :data:`LAST_WORDS`.
+    Ask whether somebody decided, and cancel if so, for no longer than :data:`LAST_WORDS`. A time-out is a decision.
     """
+    timed_out = decisions.timed_out()
 
     def decide() -> None:
-        if not decisions.somebody_decided(flow_run_id):
+        if not timed_out and not decisions.somebody_decided(flow_run_id):
             log.info("Nobody cancelled this flow run: its execution is left running.")
             return
         try:
@@ -117,12 +119,10 @@ def uninterrupted(start: Callable[[], T], stopped: Callable[[T], object]) -> T:
     Args:
         stopped: Called with what was started, before Prefect's signal goes on.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return start()  # signals go to the main thread
     starting = _in_thread(start)
     try:
         return starting.result()
-    except TerminationSignal:
+    except (TerminationSignal, asyncio.CancelledError):
         with contextlib.suppress(TimeoutError, TransactionlinkError):
             stopped(starting.result(LAST_WORDS))
         raise
@@ -136,7 +136,8 @@ async def auninterrupted(start: Coroutine[Any, Any, T], stopped: Callable[[T], o
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        with contextlib.suppress(TimeoutError, TransactionlinkError):
+        # In a shield: a time-out cancels whatever is awaited, again and again.
+        with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
             stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
         raise
 

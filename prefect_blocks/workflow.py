@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tl_orchestration.delivery import OnLink
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.outcome import OutcomeRules
+    from tl_orchestration.result_uri import ResultUri
 
 _DAY = 24 * 3600.0
-RESULT_MODES = ("full", "none", "reference")
 
 
 class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic would make another block of a parametrized one
@@ -115,9 +115,10 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
     status_map: dict[str, str] = Field(
         default_factory=dict, description="Status words of the service, each with its meaning, beside the credentials'."
     )
-    result: Literal["full", "none", "reference"] = Field(
+    result: str = Field(
         default="reference",
-        description="What outcomes hold of the result: all of it (full), or the execution's id only (reference, none).",
+        description="What outcomes hold of the result: all of it (full), the execution's id only (reference, none), or"
+        " a storage URI such as s3://bucket/kyc/: the result is written there, and outcomes say where.",
     )
     result_fields: dict[str, str] = Field(
         default_factory=dict, description="Name -> JMESPath over the result; outcomes hold these as fields."
@@ -141,6 +142,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         self.rules()
         self._request({}, {})
         self.credentials._settings(self.status_map)
+        self.destination()
         return self
 
     def trigger(  # type: ignore[override]  # Prefect's is a coroutine without arguments
@@ -179,25 +181,30 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             RequestChanged: The step has started something else.
             TransactionlinkError: See :meth:`tl_orchestration.Client.run`.
         """
-        from prefect_blocks import identity, verdicts, waiting
+        from prefect_blocks import clients, identity, showing, verdicts, waiting
 
         asked = {"record_id": record_id, "expires_at": expires_at, "expires_in": expires_in, "locale": locale}
         request = self._request(parameters or {}, asked, options)
+        self._check_storage()
         self.releases_worker(asynchronous=True)
         where, running = identity.scope(), identity.flow_run_id()
         ledger, step = self._place(where, step_key, key)
 
         def start() -> Execution:
-            with self.credentials.get_client(ledger=ledger, status_map=self.status_map) as client:
-                return client.run(request, key=step, timeout=self.timeout, on_link=on_link)
+            with clients.borrowed(self.credentials, ledger=ledger, status_map=self.status_map) as client:
+                execution = client.run(request, key=step, timeout=self.timeout, on_link=on_link)
+            return execution if key is None else self._own(execution, where, key)
 
         def made(execution: Execution) -> TransactionlinkWorkflowRun:
             return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
 
-        with verdicts.way_out(_keeper(ledger)):
+        with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
             execution = waiting.uninterrupted(start, lambda started: made(started).cancel_if_decided())
-        self._announce(execution, on_link)
-        return made(execution)
+        run = made(execution)
+        with waiting.stoppable(running, run.cancel_quickly()):
+            self._announce(execution, on_link)
+            showing.started(run, execution)
+        return run
 
     async def atrigger(
         self,
@@ -215,25 +222,30 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         """
         As :meth:`trigger`. What ``on_link`` returns is awaited, if it can be.
         """
-        from prefect_blocks import identity, verdicts, waiting
+        from prefect_blocks import clients, identity, showing, verdicts, waiting
 
         asked = {"record_id": record_id, "expires_at": expires_at, "expires_in": expires_in, "locale": locale}
         request = self._request(parameters or {}, asked, options)
+        self._check_storage()
         self.releases_worker(asynchronous=True)
         where, running = await asyncio.to_thread(identity.scope), identity.flow_run_id()
         ledger, step = self._place(where, step_key, key)
 
         async def start() -> Execution:
-            async with self.credentials.get_async_client(ledger=ledger, status_map=self.status_map) as client:
-                return await client.run(request, key=step, timeout=self.timeout, on_link=on_link)
+            async with clients.aborrowed(self.credentials, ledger=ledger, status_map=self.status_map) as client:
+                execution = await client.run(request, key=step, timeout=self.timeout, on_link=on_link)
+            return execution if key is None else await asyncio.to_thread(self._own, execution, where, key)
 
         def made(execution: Execution) -> TransactionlinkWorkflowRun:
             return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
 
-        with verdicts.way_out(_keeper(ledger)):
+        with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
             execution = await waiting.auninterrupted(start(), lambda started: made(started).cancel_if_decided())
-        self._announce(execution, on_link)
-        return made(execution)
+        run = made(execution)
+        with waiting.stoppable(running, run.cancel_quickly()):
+            self._announce(execution, on_link)
+            await asyncio.to_thread(showing.started, run, execution)
+        return run
 
     def attach(
         self, execution_id: str, *, timeout: float | None = None, api_version: int | None = None
@@ -291,17 +303,31 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         """
         Whether an outcome cannot be told without the result.
         """
-        return self.result == "full" or self.rules().need_result
+        return self.result == "full" or self.destination() is not None or self.rules().need_result
+
+    def destination(self) -> ResultUri | None:
+        """
+        Where in a storage results go; None: nowhere.
+
+        Raises:
+            InvalidRequest: ``result`` cannot be used, or the credentials forbid it.
+        """
+        from prefect_blocks import results
+
+        return results.destination(self.credentials, self.result)
 
     def outcome(self, ended: Execution, result: dict[str, Any] | None) -> dict[str, Any]:
         """
-        What is handed on of an execution that has succeeded.
+        What is handed on of an execution that has succeeded. A result that goes to a storage is written here.
 
         Raises:
             ExecutionFailed: ``fail_when`` holds.
+            InvalidRequest: The credentials forbid what was asked for.
             ResultShapeChanged: A field or a verdict cannot be read from the result.
+            StorageFailed: The storage did not take the result.
         """
-        from tl_orchestration.errors import ExecutionFailed
+        from prefect_blocks import results
+        from tl_orchestration.errors import ExecutionFailed, InvalidRequest
 
         returns: dict[str, Any] = {"execution_id": ended.id, "status": ended.status.value, "fields": {}}
         if result is not None:
@@ -309,8 +335,16 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             if rules.verdict(result) == "fail":
                 raise ExecutionFailed(f"fail_when holds for the result of execution {ended.id}.", execution_id=ended.id)
             returns["fields"] = rules.fields(result)
+            for name, value in returns["fields"].items():
+                if self.credentials.forbid_full_result and isinstance(value, dict | list):
+                    raise InvalidRequest(
+                        f"The credentials forbid full results, and result_fields[{name!r}] selects more than a value.",
+                        execution_id=ended.id,
+                    )
             if self.result == "full":
                 returns["result"] = result
+            if (uri := self.destination()) is not None:
+                returns |= results.written(uri, ended.id, result)
         return returns
 
     def releases_worker(self, *, asynchronous: bool) -> bool:
@@ -338,6 +372,44 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             )
         self._say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
         return False
+
+    def _own(self, execution: Execution, where: Scope | None, key: str) -> Execution:
+        """
+        Of the flow runs that ask for a key, the one that has started its execution owns it, and keeps a note of it for
+        whoever cleans up. For the others it is somebody else's.
+        """
+        from attrs import evolve
+
+        from prefect_blocks import notes
+
+        if where is None:
+            return execution
+        if not execution.reattached:
+            notes.keep(
+                where.flow_run_id,
+                notes.Note(
+                    key=key,
+                    execution_id=execution.id,
+                    credentials=self.credentials.saved_name(),
+                    on_cancel=self.on_cancel,
+                ),
+            )
+            return execution
+        owned = any(note.execution_id == execution.id for note in notes.kept(where.flow_run_id))
+        return execution if owned else evolve(execution, handle=evolve(execution.handle, owned=False))
+
+    def _check_storage(self) -> None:
+        """
+        Before anything is started: that its result can be written.
+
+        Raises:
+            InvalidSettings: This process has no file system for the storage.
+        """
+        uri = self.destination()
+        if uri is not None:
+            from prefect_blocks import results
+
+            results.storage(uri)
 
     def _say_once(self, sentence: str) -> None:
         """

@@ -112,6 +112,7 @@ class Watcher:
 
 
 def _id_of(target: Target) -> str:
-    if isinstance(target, str):
-        return target
-    return target.id if isinstance(target, Execution) else target.execution_id
+    """
+    Its name among the waits; the wait itself refuses what is no execution.
+    """
+    return target.id if isinstance(target, Execution) else str(getattr(target, "execution_id", target))

@@ -140,6 +140,7 @@ class FaultServer:
         self._open: list[socket.socket] = []
         self.conversations: list[Conversation] = []
         self.accepted = 0
+        self._counting = threading.Lock()
         self.errors: list[BaseException] = []
 
     @property
@@ -178,6 +179,10 @@ class FaultServer:
         For a moment nobody listens, and whoever connects is refused. What is connected already stays so.
         """
         with contextlib.suppress(OSError):
+            self._listener.setblocking(False)
+            while True:  # whoever waits to be let in has sent a request perhaps, and would be reset
+                self._admit(self._listener.accept()[0])
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with socket.socket() as holder:  # so that nobody else gets the port
@@ -201,10 +206,15 @@ class FaultServer:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            self._open.append(connection)
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        connection.setblocking(True)
+        with self._counting:
             behaviour = self._behaviours[min(self.accepted, len(self._behaviours) - 1)]
             self.accepted += 1
-            self._spawn(self._converse, connection, behaviour)
+        self._open.append(connection)
+        self._spawn(self._converse, connection, behaviour)
 
     def _converse(self, connection: socket.socket, behaviour: Behaviour) -> None:
         with contextlib.suppress(OSError):  # the other side may go whenever it likes

@@ -11,6 +11,8 @@ from tl_orchestration import AsyncClient, Client
 
 #: What only one of them can have: a coroutine is stopped by cancelling its task.
 SYNC_ONLY = {"stop"}
+#: What only the other can have: a listener that wakes waits needs a loop that they share.
+ASYNC_ONLY = {"inbox"}
 
 
 def public(cls: type) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def parameters(method: Any) -> list[tuple[str, Any, Any, Any]]:
     return [
         (one.name, one.kind, one.default, one.annotation)
         for one in inspect.signature(method).parameters.values()
-        if one.name not in SYNC_ONLY
+        if one.name not in SYNC_ONLY | ASYNC_ONLY
     ]
 
 

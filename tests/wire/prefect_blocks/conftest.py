@@ -53,10 +53,11 @@ def workflow(remote: Remote) -> MakeWorkflow:
     """
 
     def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
+        remote.define(definition, **({} if definition == "kyc-slow" else {"duration": 0.05}))
         credentials = credentials_for(remote)
         credentials.save("sandbox", overwrite=True)
         block = TransactionlinkWorkflow(
-            credentials=credentials, workflow_definition_id=definition, **{"poll_interval": 0.1, **fields}
+            credentials=credentials, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
         )
         block.save("kyc", overwrite=True)
         return load_block(TransactionlinkWorkflow, "kyc")

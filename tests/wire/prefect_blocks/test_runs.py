@@ -15,12 +15,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import flow, get_client, runtime
+from prefect import flow, get_client, runtime, task
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
+from prefect_blocks.cancelling import cancel_executions_of
 from prefect_blocks.ledger import recorded
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
@@ -242,6 +243,37 @@ def test_no_answer_is_no_decision(remote: Remote, workflow: MakeWorkflow) -> Non
     assert not decisions.somebody_decided(UUID(int=1))
 
 
+@pytest.mark.parametrize("where", ["task", "flow", "async flow"])
+@pytest.mark.parametrize("holds", [False, True], ids=["while waiting", "while starting"])
+def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflow, where: str, *, holds: bool) -> None:
+    """``timeout_seconds`` of a task or a flow cancels what it has started, without asking anybody."""
+    block = workflow("kyc-slow")
+    if holds:
+        remote.order("start", "hold", seconds=2.5)
+
+    @task(timeout_seconds=1.5)
+    def step() -> None:
+        block.trigger(step_key="kyc").wait_for_completion()
+
+    @flow
+    def with_task() -> None:
+        step()
+
+    @flow(timeout_seconds=1.5)
+    def timed() -> None:
+        block.trigger(step_key="kyc").wait_for_completion()
+
+    @flow(timeout_seconds=1.5)
+    async def atimed() -> None:
+        run = await block.atrigger(step_key="kyc")
+        await run.await_for_completion()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(atimed()) if where == "async flow" else {"task": with_task, "flow": timed}[where]()
+    assert len(remote.starts()) == 1
+    assert [cancel["execution_id"] for cancel in remote.cancels()] == [remote.starts()[0]["execution_id"]]
+
+
 # -- credentials and keys ----------------------------------------------------------------------------------------------
 
 
@@ -270,3 +302,31 @@ def test_business_key_is_found_from_another_flow_run(remote: Remote, workflow: M
 
     assert onboard() == onboard()
     assert len(remote.starts()) == 1
+
+
+def test_only_the_flow_run_that_started_a_key_cancels_it(remote: Remote, workflow: MakeWorkflow, tmp_path: Any) -> None:
+    """The hook finds what was started with a key; a flow run that has found it there leaves it alone."""
+    workflow("kyc-slow")
+    credentials_for(remote, ledger_url=f"sqlite:///{tmp_path}/ledger.db").save("keyed", overwrite=True)
+    keyed = TransactionlinkWorkflow(
+        credentials=load_block(TransactionlinkCredentials, "keyed"),
+        workflow_definition_id="kyc-slow",
+        poll_interval=0.1,
+    )
+    owners: list[tuple[str, bool]] = []
+
+    @flow(retries=1)
+    def onboard() -> None:
+        owners.append((str(runtime.flow_run.id), keyed.trigger(key="customer-7").owned))
+        if len(owners) == 1:
+            raise RuntimeError("the flow fails once")
+
+    onboard()
+    onboard()
+
+    assert [owned for _, owned in owners] == [True, True, False]
+    assert cancel_executions_of(UUID(owners[2][0])) == []
+    assert remote.cancels() == []
+    (outcome,) = cancel_executions_of(UUID(owners[0][0]))
+    assert (outcome.step, outcome.what) == ("customer-7", "cancelled")
+    assert len(remote.cancels()) == 1
