@@ -36,6 +36,7 @@ RETRYABLE = {
     "RateLimited",
     "ResultNotReady",
     "ServerError",
+    "StorageFailed",
     "WaitInterrupted",
 }
 

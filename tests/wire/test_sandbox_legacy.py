@@ -765,7 +765,8 @@ class TestVariants:
         """Every variant is named in a test of what it does."""
         here = Path(__file__).parent
         tried = "".join(
-            (here / name).read_text(encoding="utf-8") for name in ("test_sandbox_legacy.py", "test_sandbox_b3os.py")
+            (here / name).read_text(encoding="utf-8")
+            for name in ("test_sandbox_legacy.py", "test_sandbox_b3os.py", "webhooks/test_sandbox.py")
         )
         assert [variant.name for variant in TABLE if not re.search(rf"\b{variant.name}\b", tried)] == []
 

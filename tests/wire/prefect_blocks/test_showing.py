@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_showing_that_fails_fails_no_step(
     workflow()
 
     @flow
-    def step() -> Any:
+    def step() -> dict[str, Any]:
         return run_workflow("kyc", step_key="kyc")
 
     assert step()["status"] == "SUCCEEDED"
@@ -118,11 +119,16 @@ def test_one_client_for_all_runs_of_a_flow(
     workflow()
     made: list[Client | AsyncClient] = []
     closed: list[AsyncClient] = []
+
+    def counted(init: Callable[..., None]) -> Callable[..., None]:
+        def counting(self: Any, *arguments: Any, **fields: Any) -> None:
+            made.append(self)
+            init(self, *arguments, **fields)
+
+        return counting
+
     for kind in (Client, AsyncClient):
-        before = kind.__init__
-        monkeypatch.setattr(
-            kind, "__init__", lambda self, *args, _b=before, **kw: (_b(self, *args, **kw), made.append(self))[0]
-        )
+        monkeypatch.setattr(kind, "__init__", counted(kind.__init__))
     close = AsyncClient.close
 
     async def noted(self: AsyncClient) -> None:

@@ -170,7 +170,10 @@ def test_task_run_is_named_by_definition_and_execution(remote: Remote, workflow:
 def test_nothing_personal_is_left_in_prefect(
     remote: Remote, workflow: MakeWorkflow, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Token, parameters, link and result are in no table, log line, label or result file of Prefect under defaults."""
+    """
+    Token, parameters, link and result are in no table, event, artifact, log line, label or result file of Prefect under
+    defaults, nor where results, also those of failed tasks, are persisted.
+    """
     workflow("kyc-review", result_fields={"decision": "decision"})
     canary = "Canary-7731"
     links: list[str] = []
@@ -185,8 +188,10 @@ def test_nothing_personal_is_left_in_prefect(
         block = load_block(TransactionlinkWorkflow, "kyc")
         waiting = block.trigger(parameters, step_key="review", on_link=take)
         remote.force(waiting.execution_id, status="COMPLETED", result={"decision": "approve", "name": canary})
-        wait_for_execution.submit(waiting.execution_id, "kyc").result()
-        run_workflow.submit("kyc", parameters, step_key="failing", expires_in=1).result(raise_on_failure=False)
+        wait_for_execution.with_options(persist_result=True).submit(waiting.execution_id, "kyc").result()
+        wait_for_executions([waiting.execution_id] * 2, "sandbox")
+        failing = run_workflow.with_options(persist_result=True)
+        failing.submit("kyc", parameters, step_key="failing", expires_in=1).result(raise_on_failure=False)
         get_result(waiting.execution_id, "sandbox")
 
     steps()
