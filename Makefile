@@ -39,7 +39,8 @@ test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow i
 test-prefect-min: env-prefect-min ## Pass the Prefect tests that need no deployments, with the oldest Prefect
 	@$(PREFECT_MIN)/bin/python -m pytest tests/unit/prefect_blocks tests/wire/prefect_blocks
 
-soak: env-airflow ## The same laws with full counts
+soak: env-airflow env-prefect ## The same laws with full counts
+	@SOAK=1 $(PREFECT_PY) -m pytest $(PREFECT_TESTS)
 	@SOAK=1 $(PY) -m pytest
 
 e2e-airflow: env-airflow ## Every end-to-end test on a real Airflow, the slow ones too

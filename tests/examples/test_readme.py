@@ -27,8 +27,11 @@ def the_fence(language: str, word: str) -> str:
 
 
 def test_no_fence_is_left_out() -> None:
-    """Two Python examples and the two commands: whoever adds a fence adds its test."""
-    assert [language for language, _ in FENCES] == ["python", "python", "bash"]
+    """
+    Three Python examples and the two commands: whoever adds a fence adds its test. That of Prefect's is in
+    ``tests/wire/prefect_blocks/test_readme.py``.
+    """
+    assert [language for language, _ in FENCES] == ["python", "python", "python", "bash"]
 
 
 @pytest.mark.timeout(180)
@@ -48,7 +51,7 @@ def test_airflow_example_runs(airflow: AirflowRig, oracle: Oracle) -> None:
 def test_python_example_runs(oracle: Oracle, tmp_path: Path) -> None:
     """The plain Python example prints the decision. Only the base URL's default is the sandbox's."""
     (tmp_path / "token.txt").write_text("tot_sandbox\n")
-    (tmp_path / "example.py").write_text(the_fence("python", "Client"))
+    (tmp_path / "example.py").write_text(the_fence("python", "Client,"))
     # The example names no host, as a user's program would not: the vendor's is replaced before it runs.
     (tmp_path / "run.py").write_text(
         "import runpy, sys\n"
