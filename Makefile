@@ -89,7 +89,7 @@ $(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.s
 
 env-prefect-min: $(PREFECT_MIN)/.complete ## Build .venvs/prefect-min with the oldest Prefect that is supported
 
-# Prefect 3.6.17 does not name importlib_metadata, which it imports; the constraints hold a fastapi that it works with.
+# Prefect 3.6.17 does not name importlib_metadata, which it imports. From fastapi 0.132 on, its server refuses subflows.
 $(PREFECT_MIN)/.complete: pyproject.toml constraints/prefect-3.6.17.txt dev/bootstrap.sh
 	@echo "building $(PREFECT_MIN)"
 	@dev/bootstrap.sh
@@ -103,7 +103,7 @@ constraints: ## Pin the newest versions that the environments resolve to
 		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
-	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.137\nimportlib_metadata\n') \
+	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.132\nimportlib_metadata\n') \
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
 
 clean: ## Remove environments and caches

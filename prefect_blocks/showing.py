@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 5.0
-"""
-Longest time for one answer of the Prefect server, seconds.
-"""
-
 _PACE = 1.0
 """
 Seconds between two updates of a progress artifact.
@@ -231,7 +226,7 @@ def _update(artifact: UUID, percent: float) -> None:
 def _client() -> Any:
     from prefect import get_client
 
-    return get_client(httpx_settings={"timeout": _PATIENCE}, sync_client=True)
+    return get_client(sync_client=True)
 
 
 @contextlib.contextmanager

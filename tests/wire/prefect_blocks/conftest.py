@@ -35,8 +35,11 @@ def _prefect() -> Iterator[None]:
     """
     A server of the tests' own, with a database of its own.
     """
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        for service in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"):
+            patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")  # nothing here has a deployment
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
 
 
 def credentials_for(remote: Remote, token: str = TOKEN, **fields: Any) -> TransactionlinkCredentials:
@@ -46,18 +49,25 @@ def credentials_for(remote: Remote, token: str = TOKEN, **fields: Any) -> Transa
     return TransactionlinkCredentials(**{"token": SecretStr(token), "base_url": remote.url, **fields})
 
 
+@pytest.fixture(scope="session")
+def sandbox(_prefect: None, _operator: Remote) -> TransactionlinkCredentials:
+    """
+    Credentials of the sandbox, saved as ``sandbox``.
+    """
+    credentials_for(_operator).save("sandbox", overwrite=True)
+    return load_block(TransactionlinkCredentials, "sandbox")
+
+
 @pytest.fixture
-def workflow(remote: Remote) -> MakeWorkflow:
+def workflow(remote: Remote, sandbox: TransactionlinkCredentials) -> MakeWorkflow:
     """
     Makes workflow blocks for the sandbox, saved as ``kyc`` with credentials that are saved as ``sandbox``.
     """
 
     def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
         remote.define(definition, **({} if definition == "kyc-slow" else {"duration": 0.05}))
-        credentials = credentials_for(remote)
-        credentials.save("sandbox", overwrite=True)
         block = TransactionlinkWorkflow(
-            credentials=credentials, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
+            credentials=sandbox, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
         )
         block.save("kyc", overwrite=True)
         return load_block(TransactionlinkWorkflow, "kyc")
