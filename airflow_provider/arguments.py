@@ -44,6 +44,7 @@ def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -
     except (AttributeError, TypeError, ValueError) as error:
         raise _unusable(task, error) from None
     handing_on.destination(hook, task.result)
+    handing_on.check_fields(hook, task.result_fields)
     return chosen
 
 
@@ -116,6 +117,13 @@ def ledger_key(task: TransactionlinkRunWorkflowOperator, context: Context) -> st
     return str(key)
 
 
+def generation(task: TransactionlinkRunWorkflowOperator, context: Context) -> str:
+    """
+    Which life of the step this is; a key of the caller's own has one only.
+    """
+    return "" if task.has_key else identity.generation(context["ti"])
+
+
 def step(task: TransactionlinkRunWorkflowOperator, context: Context) -> Step | None:
     """
     Which step starts, and what it may do about an earlier start of its own; None where nothing is kept.
@@ -129,7 +137,7 @@ def step(task: TransactionlinkRunWorkflowOperator, context: Context) -> Step | N
     try:
         return Step(
             key=ledger_key(task, context),
-            generation="" if task.has_key else identity.generation(context["ti"]),
+            generation=generation(task, context),
             retry_failed=task.retry_failed,
             on_unknown_start=task.on_unknown_start,
             correlation_parameter=task.correlation_parameter,

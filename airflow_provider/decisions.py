@@ -43,6 +43,18 @@ def somebody_decided(context: Any) -> bool:
     return state in DECIDED
 
 
+def ended_already(context: Any) -> bool:
+    """
+    In a worker, before it defers: whether somebody has ended the task and Airflow has not told its process yet, which
+    takes until the next heartbeat. A task that defers then gets no trigger, so nobody else could act on the decision.
+    """
+    try:
+        return _state_of(context["ti"]) in DECIDED
+    except Exception as error:
+        log.debug("Airflow did not say how this task is (%s).", type(error).__name__)
+        return False
+
+
 async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> bool:
     """
     In a triggerer: whether somebody ended the task that was deferred, as opposed to a trigger that moves elsewhere. No

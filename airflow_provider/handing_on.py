@@ -5,6 +5,7 @@ From an ended execution to what the task returns: one dict, or the right Airflow
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider.failures import TransactionlinkFailure
@@ -13,12 +14,17 @@ from airflow_provider.versions import AirflowSkipException
 from tl_orchestration.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider.hooks import TransactionlinkHook
     from tl_orchestration import Client, Execution
     from tl_orchestration.outcome import OutcomeRules
     from tl_orchestration.result_uri import ResultUri
 
 RESULT_MODES = ("full", "none", "reference")
+
+#: Functions of JMESPath that turn objects and lists into a text.
+_MAKES_TEXT = re.compile(r"\b(?:to_string|join)\s*\(")
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +80,23 @@ def destination(hook: TransactionlinkHook, result: Any) -> ResultUri | None:
         )
     storage(uri)
     return uri
+
+
+def check_fields(hook: TransactionlinkHook, fields: Mapping[str, str] | None) -> None:
+    """
+    Refuse expressions that make one text of a whole document, where the connection forbids whole results.
+
+    Raises:
+        InvalidRequest: One does.
+    """
+    if not hook.forbids_full_result():
+        return
+    for name, expression in (fields or {}).items():
+        if _MAKES_TEXT.search(expression):
+            raise InvalidRequest(
+                f"Connection {hook.transactionlink_conn_id!r} forbids full results, and result_fields[{name!r}] makes a"
+                " text of what it selects. Name the fields that you need."
+            )
 
 
 def returned(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: token must not kill what waits.
 _CREDENTIAL_PAUSE = 15.0
 _CREDENTIAL_BUDGET = 900.0
+#: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
+_CANCEL_BUDGET = 25.0
 
 
 class TransactionlinkExecutionTrigger(BaseTrigger):
@@ -119,13 +121,19 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         if not await decisions.deferred_task_was_ended(self.task_instance, durable=self.durable):
             return
         try:
-            async with shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client:
+            async with (
+                asyncio.timeout(_CANCEL_BUDGET),
+                shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client,
+            ):
                 await client.cancel(self._handle())
-        except TransactionlinkError as error:
+        except Exception as error:
+            accepted = isinstance(error, TransactionlinkError) and error.cancel_accepted
+            said = str(error) if isinstance(error, TransactionlinkError) else type(error).__name__
             self.log.error(
-                "Execution %s could not be cancelled: %s Do it: tl cancel %s",
+                "Somebody ended the task, but execution %s %s: %s. If it runs: tl cancel %s",
                 self.execution_id,
-                error,
+                "was asked to end and could not be looked at since" if accepted else "could not be cancelled",
+                said,
                 self.execution_id,
             )
         else:

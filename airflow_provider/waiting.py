@@ -88,12 +88,9 @@ def in_worker(
 
 
 @contextlib.contextmanager
-def stoppable(client: Client, handle: Handle | None, context: Any, *, cancel: bool) -> Iterator[None]:
+def stoppable(client: Client, handle: Handle, context: Any, *, cancel: bool) -> Iterator[None]:
     """
     Do what a stop or a time-out of the task asks for, wherever it catches us.
-
-    Args:
-        handle: The step's execution; None while there is none, or none that is known.
     """
     try:
         yield
@@ -101,9 +98,51 @@ def stoppable(client: Client, handle: Handle | None, context: Any, *, cancel: bo
         stopped(client, handle, context, cancel=cancel)
     except AirflowTaskTimeout:
         # A deadline that the author set: somebody's decision, nothing to ask.
-        if cancel and handle is not None:
+        if cancel:
             _cancel(client, handle)
         raise
+
+
+@contextlib.contextmanager
+def stoppable_start(client: Client, key: str, context: Any, *, cancel: bool) -> Iterator[None]:
+    """
+    The same for a start or a re-attachment: the execution, if there is one, is the one that the ledger knows.
+
+    Args:
+        key: The step's name in the client's ledger.
+    """
+    try:
+        yield
+    except WaitInterrupted:
+        stopped(client, _on_record(client, key), context, cancel=cancel)
+    except AirflowTaskTimeout:
+        handle = _on_record(client, key)
+        if handle is None:
+            log.error("The time of the task is up during its start. What became of it: tl ledger show %r", key)
+        elif cancel:
+            _cancel(client, handle)
+        raise
+
+
+def _on_record(client: Client, key: str) -> Handle | None:
+    """
+    The step's execution that may still run, if its ledger knows one.
+    """
+    try:
+        entry = None if client.ledger is None else client.ledger.read(key)
+    except LedgerError as error:
+        log.warning("The ledger of step %s could not be read: %s", key, error)
+        return None
+    if entry is None or entry.execution_id is None or entry.state not in OPEN:
+        return None
+    return Handle(
+        execution_id=entry.execution_id,
+        service=client.service,
+        key=key,
+        deadline=entry.deadline,
+        expires_at=entry.expires_at,
+        owned=True,
+    )
 
 
 def _ends_within(handle: Handle, seconds: float) -> bool:
@@ -119,9 +158,10 @@ def stopped(client: Client, handle: Handle | None, context: Any, *, cancel: bool
         kind = TransactionlinkFailure if decided else TransactionlinkRetry
         raise kind("The task was told to stop before it had started an execution.")
     if not decided:
+        following = "goes on waiting for it" if handle.key is not None else "starts another one (durable=False)"
         raise TransactionlinkRetry(
             f"This worker was told to stop, but nobody ended the task: execution {handle.execution_id} goes on, and"
-            " the next try goes on waiting for it."
+            f" the next try {following}."
         )
     if not cancel:
         raise TransactionlinkFailure(
@@ -154,9 +194,12 @@ def _cancel(client: Client, handle: Handle) -> str:
     return outcome
 
 
-def check_event(said: WaitEvent) -> None:
+def check_event(said: WaitEvent, *, recorded: bool = True) -> None:
     """
     Raise what a wait in the triggerer failed with.
+
+    Args:
+        recorded: Whether a retry finds the execution again.
 
     Raises:
         TransactionlinkRetry, TransactionlinkFailure: By the error's class; one that is unknown here is not retried.
@@ -168,12 +211,17 @@ def check_event(said: WaitEvent) -> None:
     status = f", HTTP {said.status_code}" if said.status_code else ""
     raise (TransactionlinkFailure if final else TransactionlinkRetry)(
         f"Waiting for execution {said.execution_id} in the triggerer failed ({said.error}{status}); the log above says"
-        " why. The execution was left alone: "
-        + ("clear the task to look at it again." if final else "a retry of this task goes on waiting for it.")
+        " why. The execution was left alone: " + _afterwards(final=final, recorded=recorded)
     )
 
 
-def handle_of(said: WaitEvent, ledger: Ledger | None, key: str) -> Handle:
+def _afterwards(*, final: bool, recorded: bool) -> str:
+    if not recorded:
+        return "what is run next starts another one (durable=False)."
+    return "clear the task to look at it again." if final else "a retry of this task goes on waiting for it."
+
+
+def handle_of(said: WaitEvent, ledger: Ledger | None, key: str, generation: str) -> Handle:
     """
     The step's execution, as its ledger knows it. An event of an earlier life of the step may arrive late; it then says
     nothing about the execution of this one.
@@ -182,6 +230,7 @@ def handle_of(said: WaitEvent, ledger: Ledger | None, key: str) -> Handle:
         said: What the trigger reported.
         ledger: Where the step is kept; None: nowhere.
         key: The step's name there.
+        generation: Which life of the step this is: what a person adopted for an earlier one is not this one's to end.
 
     Raises:
         LedgerError: The ledger knows no execution that runs.
@@ -205,7 +254,12 @@ def handle_of(said: WaitEvent, ledger: Ledger | None, key: str) -> Handle:
             f" {entry.execution_id}, which has ended."
         )
     return evolve(
-        handle, execution_id=entry.execution_id, key=key, deadline=entry.deadline, expires_at=entry.expires_at
+        handle,
+        execution_id=entry.execution_id,
+        key=key,
+        deadline=entry.deadline,
+        expires_at=entry.expires_at,
+        owned=not (entry.adopted and entry.generation != generation),
     )
 
 

@@ -94,6 +94,7 @@ class _Verbs:
         _check_fit(credentials, service)
         self._service: Service = build.configured(credentials, self._settings, self._clock.now)
         self.base_url = checked_base_url(base_url or self._service.default_base_url, self._settings.allowed_hosts)
+        self.service: str = self._service.name
         namespace = namespace_of(service, self.base_url, self._settings.workspace_id)
         self.ledger = None if ledger is None else bound(ledger, namespace)
         self._metrics = Metrics(observer, service)

@@ -59,9 +59,7 @@ class ResultUri:
         scheme = "file" if scheme.lower() in _LOCAL else scheme.lower()
         user, at, host = authority.rpartition("@")
         if "@" in path or (at and not _CONNECTION.fullmatch(user)):
-            raise _unusable(
-                "has a password or other user information, which the storage's own configuration is for"
-            )
+            raise _unusable("has a password or other user information, which the storage's own configuration is for")
         if scheme == "file" and (authority or not slash):
             raise _unusable("must be file:///folder/, with three slashes")
         if scheme != "file" and not _HOST.fullmatch(host):

@@ -35,6 +35,7 @@ from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services import Service
 from tl_orchestration.services.service import IDEMPOTENCY_KEY
 from tl_orchestration.status import Status
+from tl_orchestration.wait import settle
 
 log = logging.getLogger(__name__)
 
@@ -322,7 +323,11 @@ def _go_on(
     except TransactionlinkError as error:
         raise error.about(execution_id) from None
     log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
-    return _with_handle(execution, step, entry, reattached=True)
+    attached = _with_handle(execution, step, entry, reattached=True)
+    if attached.is_terminal and (entry is None or entry.state is not State.SETTLED):
+        # It has ended while nobody watched: the next try must know that this attempt is over.
+        yield from settle(attached, attached.handle, clock)
+    return attached
 
 
 def _check_turn(entry: Entry | None, step: Step) -> None:

@@ -193,24 +193,33 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         """
         return self._run(context, self._grace(context))
 
-    def _run(self, context: Context, grace: float | None, *, ends: float | None = None) -> dict[str, Any]:
+    def _run(
+        self, context: Context, grace: float | None, *, ends: float | None = None, resumed: bool = False
+    ) -> dict[str, Any]:
         """
         Args:
             grace: Seconds to wait in the worker before deferring; None: to the end.
             ends: When the wait ends at the latest, epoch seconds.
+            resumed: In the middle of a try: whatever the request is now, this step goes on with what it has.
         """
+        from attrs import evolve
+
         from airflow_provider import arguments, waiting
         from airflow_provider.failures import reported
 
-        with reported(retry_endings=self.retry_failed, keyed=self.has_key):
+        under_way = resumed or context["ti"].try_number > 1
+        with reported(retry_endings=self.retry_failed, under_way=under_way, keyed=self.has_key):
             hook = self._hook()
             rules, pacing = arguments.rules(self, hook), arguments.pacing(self)
-            request, ledger = arguments.request(self, hook), arguments.ledger(self, hook, context)
-            with self._client(hook, ledger) as client:
-                with waiting.stoppable(client, None, context, cancel=self.cancel_on_kill):
+            request, key = arguments.request(self, hook), arguments.ledger_key(self, context)
+            step = arguments.step(self, context)
+            if step is not None and resumed:
+                step = evolve(step, on_changed_request="reattach")
+            with self._client(hook, arguments.ledger(self, hook, context)) as client:
+                with waiting.stoppable_start(client, key, context, cancel=self.cancel_on_kill):
                     execution = client.run(
                         request,
-                        key=arguments.step(self, context),
+                        key=step,
                         timeout=arguments.seconds(self.timeout),
                         stop=self._told_to_stop,
                         on_link=arguments.link_receiver(self, context),
@@ -224,7 +233,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 ended: Execution | None = execution if execution.is_terminal else None
                 if ended is None and grace != 0:
                     ended = self._wait(client, handle, context, pacing, grace=grace)
-                return self._hand_on(hook, client, ended, handle, rules)
+                return self._hand_on(hook, client, ended, handle, rules, context)
 
     def execute_complete(self, context: Context, event: Any = None, **_: Any) -> dict[str, Any]:
         """
@@ -236,12 +245,12 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
 
         with reported(retry_endings=self.retry_failed, under_way=True):
             said = WaitEvent.from_dict(event)
-            waiting.check_event(said)
+            waiting.check_event(said, recorded=self.is_recorded)
             hook = self._hook()
             rules, pacing = arguments.rules(self, hook), arguments.pacing(self)
             with self._client(hook, arguments.ledger(self, hook, context)) as client:
-                key = arguments.ledger_key(self, context)
-                handle = self._bounded(waiting.handle_of(said, client.ledger, key), context)
+                key, generation = arguments.ledger_key(self, context), arguments.generation(self, context)
+                handle = self._bounded(waiting.handle_of(said, client.ledger, key, generation), context)
                 self.execution_url = hook.execution_url(handle.execution_id)
                 ended: Execution | None
                 if said.ending is Ending.DEADLINE and handle.execution_id == said.execution_id:
@@ -250,7 +259,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
                 else:
                     execution = client.poll(handle)
                     ended = execution if execution.is_terminal else None
-                return self._hand_on(hook, client, ended, handle, rules)
+                return self._hand_on(hook, client, ended, handle, rules, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """
@@ -274,7 +283,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             hook = self._hook()
             with self._client(hook, arguments.ledger(self, hook, context)) as client:
                 waiting.check_recorded(client.ledger, arguments.ledger_key(self, context))
-        return self._run(context, grace, ends=ends)
+        return self._run(context, grace, ends=ends, resumed=True)
 
     def on_kill(self) -> None:
         """
@@ -327,10 +336,13 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         ended: Execution | None,
         handle: Handle,
         rules: OutcomeRules,
+        context: Context,
     ) -> dict[str, Any]:
-        from airflow_provider import handing_on
+        from airflow_provider import decisions, handing_on, waiting
 
         if ended is None:
+            if self._told_to_stop() or decisions.ended_already(context):
+                waiting.stopped(client, handle, context, cancel=self.cancel_on_kill)
             self._defer(handle)
         return handing_on.returned(hook, client, ended, rules, result=self.result)
 

@@ -593,7 +593,10 @@ class TestReattach:
         known = held(State.STARTED, execution_id=EXECUTION_ID)
         hand = started(known, clock=FakeClock(NOW + 1000))
         assert ("GET", f"/workflows/{EXECUTION_ID}") == (hand.asks(Request).method, hand.asks(Request).path)
-        execution = hand.reply(told("COMPLETED")).returned
+        hand.reply(told("COMPLETED"))
+        settled = hand.asks(AppendEvent).event
+        assert (settled.state, settled.status, settled.execution_id) == (State.SETTLED, "SUCCEEDED", EXECUTION_ID)
+        execution = hand.reply(known).returned
         assert (execution.reattached, execution.status) == (True, Status.SUCCEEDED)
         assert (NOW + 3600, NOW + 1805, True, STEP.key) == (
             execution.handle.deadline,

@@ -33,7 +33,14 @@ def execute(store: Store | None = None, **arguments: Any) -> dict[str, Any]:
         task_id="check", workflow_definition_id="kyc-approve", wait_for_completion=False, **arguments
     )
     ti = SimpleNamespace(
-        dag_id="d", run_id="r", task_id="check", map_index=-1, max_tries=2, start_date=None, xcom_push=print
+        try_number=1,
+        dag_id="d",
+        run_id="r",
+        task_id="check",
+        map_index=-1,
+        max_tries=2,
+        start_date=None,
+        xcom_push=print,
     )
     context = {"ti": ti, "task_instance": ti, "task_state_store": store or Store()}
     return operator.execute(cast("Context", context))

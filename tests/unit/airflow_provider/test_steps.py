@@ -57,6 +57,7 @@ class TaskInstance(SimpleNamespace):
             run_id=run_id,
             map_index=-1,
             max_tries=max_tries,
+            try_number=1,
             start_date=datetime.now(UTC),
         )
         self.on_push: Callable[[], None] = lambda: None
