@@ -248,6 +248,61 @@ class TestNoCancel:
         assert f"execution {start['execution_id']} {says}" in str(caught.value)
 
 
+class TestStops:
+    def test_task_that_was_ended_meanwhile_does_not_defer(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote
+    ) -> None:
+        """Marked failed, and the process not told yet: nobody would hear of it any more, so the step cancels now."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        monkeypatch.setattr(versions, "task_states", lambda **_: {"run": {"check": "failed"}})
+        with pytest.raises(TransactionlinkFailure, match="was cancelled"):
+            step(workflow_definition_id="kyc-slow", deferrable=True).execute(context())
+        (start,) = remote.starts()
+        assert [cancel["execution_id"] for cancel in remote.cancels()] == [start["execution_id"]]
+
+    def test_stop_while_a_retry_attaches_cancels_what_it_has_on_record(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote
+    ) -> None:
+        """A person stops the retry in its first look at the execution: it is cancelled, for the ledger knows it."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        store = Store()
+        with pytest.raises(TaskDeferred):
+            step(workflow_definition_id="kyc-slow", deferrable=True).execute(context(store))
+        monkeypatch.setattr(versions, "task_states", lambda **_: {"run": {"check": "failed"}})
+        task = step(workflow_definition_id="kyc-slow", deferrable=True)
+        task.on_kill()
+        with pytest.raises(TransactionlinkFailure, match="was cancelled"):
+            task.execute(context(store))
+        (start,) = remote.starts()
+        assert [cancel["execution_id"] for cancel in remote.cancels()] == [start["execution_id"]]
+
+    @pytest.mark.parametrize("expression", ["to_string(@)", "join(',', values(@))", "[0] || to_string ( @ )"])
+    def test_whole_result_does_not_leave_as_a_text(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, expression: str
+    ) -> None:
+        """A connection that forbids full results refuses to make one text of them, before anything is sent."""
+        connect(monkeypatch, remote.url, "transactionlink", {"forbid_full_result": True})
+        error = refused(context(), result_fields={"all": expression})
+        assert "forbids full results" in str(error)
+        assert remote.starts() == []
+
+    def test_ending_that_nobody_saw_opens_the_next_attempt(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote
+    ) -> None:
+        """retry_failed: the retry that finds the failure reports it, the one after starts again."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        remote.define("falls", like="kyc-slow")
+        store, asked = Store(), {"workflow_definition_id": "falls", "retry_failed": True}
+        with pytest.raises(TaskDeferred):
+            step(deferrable=True, **asked).execute(context(store))
+        remote.force(remote.starts()[0]["execution_id"], status="FAILED")
+        with pytest.raises(TransactionlinkRetry):
+            step(**asked).execute(context(store))
+        with pytest.raises(TaskDeferred):
+            step(deferrable=True, **asked).execute(context(store))
+        assert len(remote.starts()) == 2
+
+
 class TestKey:
     @pytest.fixture(autouse=True)
     def ledger(self, monkeypatch: pytest.MonkeyPatch, remote: Remote, tmp_path: Path) -> SqlLedger:
