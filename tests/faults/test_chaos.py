@@ -73,7 +73,7 @@ async def run_step(client: AsyncClient, key: str, report: Report) -> None:
             if not (left and (error.retryable or isinstance(error, SEEN_TO))):
                 report.failed[key] = error
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(2 * CLOSED)  # not all of them in one moment in which nobody listens
         else:
             assert ended.status is Status.SUCCEEDED
             report.ended[key] = ended.id
