@@ -5,6 +5,7 @@ UV := .venvs/uv/bin/uv
 AIRFLOW := .venvs/airflow
 PREFECT := .venvs/prefect
 PREFECT_MIN := .venvs/prefect-min
+DOCS := .venvs/docs
 PY := $(AIRFLOW)/bin/python
 PREFECT_PY := $(PREFECT)/bin/python
 # Prefect 3.9 asks for a certifi that not every index has yet; any recent one does.
@@ -18,7 +19,7 @@ unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help demo demo-prefect up test test-prefect-min soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect env-prefect-min
-.PHONY: constraints wheel clean
+.PHONY: constraints wheel clean docs env-docs
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,7 +50,10 @@ e2e-airflow: env-airflow ## Every end-to-end test on a real Airflow, the slow on
 e2e-prefect: env-prefect ## Every end-to-end test on a real Prefect, the slow ones too
 	@SOAK=1 $(PREFECT_PY) -m pytest tests/e2e/prefect
 
-check: env-airflow env-prefect ## Lint, format, types, import contracts
+docs: env-docs ## Build the documents into build/site; a link that leads nowhere is an error
+	@NO_COLOR=1 $(DOCS)/bin/mkdocs build 2>&1 | { grep -v '^INFO' || true; }; exit $${PIPESTATUS[0]}
+
+check: env-airflow env-prefect docs ## Lint, format, types, import contracts, documents
 	@$(AIRFLOW)/bin/ruff check --quiet .
 	@$(AIRFLOW)/bin/ruff format --quiet --check .
 	@$(AIRFLOW)/bin/mypy
@@ -97,6 +101,15 @@ $(PREFECT_MIN)/.complete: pyproject.toml constraints/prefect-3.6.17.txt dev/boot
 	@$(UV) pip install --quiet --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
 	@touch $@
 
+env-docs: $(DOCS)/.complete ## Build .venvs/docs
+
+$(DOCS)/.complete: pyproject.toml constraints/docs.txt dev/bootstrap.sh
+	@echo "building $(DOCS)"
+	@dev/bootstrap.sh
+	@$(UV) venv --quiet --allow-existing --python python3.11 $(DOCS)
+	@$(UV) pip install --quiet --python $(DOCS)/bin/python -c constraints/docs.txt --group docs
+	@touch $@
+
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
@@ -105,6 +118,7 @@ constraints: ## Pin the newest versions that the environments resolve to
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.132\nimportlib_metadata\n') \
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
+	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --group docs -o constraints/docs.txt
 
 clean: ## Remove environments and caches
 	@rm -rf .venvs dist build .up .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
