@@ -19,7 +19,7 @@ unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help demo demo-prefect up test test-prefect-min soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect env-prefect-min
-.PHONY: constraints wheel clean docs env-docs
+.PHONY: constraints dist clean docs env-docs
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,8 +70,9 @@ mutants: env-airflow ## Mutation testing of the start protocol; ends within ten 
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
 	@$(PY) -m benchmarks.mutants
 
-wheel: env-airflow ## Build the wheel into dist/
-	@$(PY) -m build --wheel --no-isolation
+dist: env-airflow ## Build wheel, source distribution and bill of materials into dist/, the same bytes for the same commit
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group release
+	@$(PY) -m dev.distribution
 
 env-airflow: $(AIRFLOW)/.complete ## Build .venvs/airflow with everything that Airflow, tests and tools need
 
@@ -113,7 +114,7 @@ $(DOCS)/.complete: pyproject.toml constraints/docs.txt dev/bootstrap.sh
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants --group release -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.132\nimportlib_metadata\n') \

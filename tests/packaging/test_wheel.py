@@ -4,12 +4,16 @@ What is installed: the wheel alone, away from its source.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from dev.distribution import build
 
 PROJECT = Path(__file__).parents[2]
 
@@ -67,3 +71,21 @@ def test_command_names_the_extra_that_is_missing(bare_python: Path, tmp_path: Pa
 
     assert done.returncode == 2
     assert done.stderr.strip() == "tl needs an extra: pip install 'tl-orchestration[cli]'"
+
+
+def test_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Wheel and source distribution depend on the source alone: not on its place, times, rights or the calendar."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "docs", "constraints")
+    built = []
+    for place, mode, moment in (("a", 0o644, 1_600_000_000), ("far/away/b", 0o664, 1_700_000_000)):
+        source = tmp_path / place / "checkout"
+        shutil.copytree(PROJECT, source, ignore=ignored)
+        for file in source.rglob("*.py"):
+            file.chmod(mode)
+            os.utime(file, (moment, moment))
+        built.append(
+            {path.name: path.read_bytes() for path in build(source, tmp_path / place / "out", epoch="1700000000")}
+        )
+
+    assert len(built[0]) == 2
+    assert built[0] == built[1]
