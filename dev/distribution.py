@@ -54,7 +54,7 @@ def bill_of_materials(wheel: Path, out: Path, *, epoch: str) -> None:
         for origin in python.parents[1].glob("lib/*/site-packages/tl_orchestration-*.dist-info/direct_url.json"):
             origin.unlink()
         cyclonedx = Path(sys.executable).with_name("cyclonedx-py")
-        command = [cyclonedx, "environment", "--mc-type", "library", "--output-reproducible"]
+        command = [str(cyclonedx), "environment", "--mc-type", "library", "--output-reproducible"]
         subprocess.run(
             [*command, "--pyproject", PROJECT / "pyproject.toml", "-o", out, python],
             check=True,
