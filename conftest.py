@@ -28,6 +28,8 @@ else:
     # Prefect reads its home at import: it must not be the one of whoever runs the tests.
     os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    # Without a server, Prefect would start one of its own for the first event.
+    os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"
     os.environ["DO_NOT_TRACK"] = "1"
 
 

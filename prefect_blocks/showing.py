@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from prefect_blocks import versions
 from prefect_blocks.versions import PREFECT_FAILURES
 
 if TYPE_CHECKING:
@@ -103,29 +105,33 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def progress(total: int) -> AsyncIterator[Callable[[], None]]:
+async def progress(total: int, *, done: int = 0, of: Sequence[str] = ()) -> AsyncIterator[Callable[[], None]]:
     """
     A progress artifact about so many executions. Call what this gives once for each that has ended.
+
+    Args:
+        done: How many have ended before.
+        of: Their ids, if a flow that begins again is to go on with the artifact of its former process.
     """
-    done = 0
+    ended = done
 
     def one_more() -> None:
-        nonlocal done
-        done += 1
+        nonlocal ended
+        ended += 1
 
     artifact = None
     if total > 1:
-        artifact = await asyncio.to_thread(_create, "progress", "transactionlink-progress", 0.0, f"{total} executions")
+        artifact = await asyncio.to_thread(_bar, total, of)
     if artifact is None:
         yield one_more
         return
 
     async def keep_up() -> None:
-        shown = 0
+        shown = done
         while True:
             await asyncio.sleep(_PACE)
-            if done > shown:
-                shown = done
+            if ended > shown:
+                shown = ended
                 await asyncio.to_thread(_update, artifact, 100.0 * shown / total)
 
     keeping = asyncio.ensure_future(keep_up())
@@ -134,7 +140,35 @@ async def progress(total: int) -> AsyncIterator[Callable[[], None]]:
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-    await asyncio.to_thread(_update, artifact, 100.0 * done / total)
+    if ended > done:
+        await asyncio.to_thread(_update, artifact, 100.0 * ended / total)
+
+
+def _bar(total: int, of: Sequence[str]) -> UUID | None:
+    """
+    The progress artifact of these executions in this flow run; a new one where there is none yet.
+    """
+    key = "transactionlink-progress"
+    if of:
+        key += "-" + hashlib.sha256("\0".join(of).encode()).hexdigest()[:12]
+        if (found := _artifact(key)) is not None:
+            return found
+    return _create("progress", key, 0.0, f"{total} executions")
+
+
+def _artifact(key: str) -> UUID | None:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+
+    from prefect_blocks import identity
+
+    flow_run_id = identity.flow_run_id()
+    if flow_run_id is None:
+        return None
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    found: list[UUID] = []
+    with _harmless(), _client() as client:
+        found += [artifact.id for artifact in client.read_artifacts(artifact_filter=wanted, limit=1)]
+    return found[0] if found else None
 
 
 def _kind(outcome: Mapping[str, Any]) -> str:
@@ -181,9 +215,9 @@ def _label(run: TransactionlinkWorkflowRun) -> None:
     """
     flow_run_id = run.flow_run_id
     if flow_run_id is not None:
-        with _harmless(), _client() as client:
-            name = f"transactionlink.execution.{run.handle.key or run.definition}"
-            client.update_flow_run_labels(flow_run_id, {name: run.execution_id})
+        label: dict[str, Any] = {f"transactionlink.execution.{run.handle.key or run.definition}": run.execution_id}
+        with _harmless():
+            versions.label(flow_run_id, label)
 
 
 def _link(run: TransactionlinkWorkflowRun) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
@@ -38,6 +40,7 @@ def _prefect() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for service in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"):
             patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")  # nothing here has a deployment
+        patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.1")
         with prefect_test_harness(server_startup_timeout=120):
             yield
 
@@ -58,18 +61,37 @@ def sandbox(_prefect: None, _operator: Remote) -> TransactionlinkCredentials:
     return load_block(TransactionlinkCredentials, "sandbox")
 
 
+@pytest.fixture(scope="session")
+def _saved(sandbox: TransactionlinkCredentials) -> Callable[[dict[str, Any]], None]:
+    """
+    Saves a workflow block as ``kyc``. The document of a block is made once: Prefect takes a second for it.
+    """
+    documents: dict[str, dict[str, Any]] = {}
+
+    def save(fields: dict[str, Any]) -> None:
+        known = repr(sorted(fields.items()))
+        with get_client(sync_client=True) as client:
+            if known not in documents:
+                TransactionlinkWorkflow(credentials=sandbox, **fields).save("kyc", overwrite=True)
+                documents[known] = client.read_block_document_by_name("kyc", "transactionlink-workflow").data
+                return
+            there = client.read_block_document_by_name("kyc", "transactionlink-workflow")
+            client.update_block_document(
+                there.id, BlockDocumentUpdate(data=documents[known], merge_existing_data=False)
+            )
+
+    return save
+
+
 @pytest.fixture
-def workflow(remote: Remote, sandbox: TransactionlinkCredentials) -> MakeWorkflow:
+def workflow(remote: Remote, _saved: Callable[[dict[str, Any]], None]) -> MakeWorkflow:
     """
     Makes workflow blocks for the sandbox, saved as ``kyc`` with credentials that are saved as ``sandbox``.
     """
 
     def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
         remote.define(definition, **({} if definition == "kyc-slow" else {"duration": 0.05}))
-        block = TransactionlinkWorkflow(
-            credentials=sandbox, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
-        )
-        block.save("kyc", overwrite=True)
+        _saved({"workflow_definition_id": definition, "poll_interval": 0.05, **fields})
         return load_block(TransactionlinkWorkflow, "kyc")
 
     return make

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 from prefect import flow, get_client, runtime
 
-from prefect_blocks import TransactionlinkWorkflow, arun_workflow, clients, run_workflow, showing, wait_for_executions
+from prefect_blocks import (
+    TransactionlinkWorkflow,
+    arun_workflow,
+    await_for_all,
+    clients,
+    run_workflow,
+    showing,
+    versions,
+    wait_for_all,
+    wait_for_executions,
+)
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
@@ -93,6 +103,31 @@ def test_many_executions_have_progress_and_a_summary(remote: Remote, workflow: M
     assert all(each in found["markdown"] for each in ids)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_waiting_for_all_has_one_progress_artifact(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """A flow that waits again for the same executions, as after a suspension, goes on with the artifact."""
+    block = workflow()
+    seen: list[str] = []
+
+    @flow
+    def waits() -> None:
+        seen.append(str(runtime.flow_run.id))
+        runs = [block.trigger() for _ in range(3)]
+        assert [execution.id for execution in wait_for_all(runs)] == [run.execution_id for run in runs]
+        wait_for_all(runs)
+
+    @flow
+    async def awaits() -> None:
+        seen.append(str(runtime.flow_run.id))
+        runs = [await block.atrigger() for _ in range(3)]
+        assert [execution.id for execution in await await_for_all(runs)] == [run.execution_id for run in runs]
+        await await_for_all(runs)
+
+    waits() if kind == "sync" else asyncio.run(awaits())
+
+    assert [(each["type"], each["data"]) for each in artifacts(seen[0])] == [("progress", 100.0)]
+
+
 def test_showing_that_fails_fails_no_step(
     remote: Remote, workflow: MakeWorkflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +137,7 @@ def test_showing_that_fails_fails_no_step(
         raise KeyError("PLANTED")
 
     monkeypatch.setattr(showing, "_client", broken)
+    monkeypatch.setattr(versions, "label", broken)
     monkeypatch.setattr(showing, "_send", broken)
     workflow()
 
