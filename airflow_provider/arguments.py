@@ -115,8 +115,8 @@ def ledger(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook, 
     if not task.has_key and not hook.ledger_url():
         raise InvalidSettings(
             "This Airflow keeps no task state over retries (that needs 3.3). Name a SQL ledger (ledger_url of"
-            f" connection {hook.transactionlink_conn_id!r}, or of [transactionlink] in airflow.cfg), which then keeps this"
-            " task; or say durable=False: then a retry of it starts a new execution. Nothing was started."
+            f" connection {hook.transactionlink_conn_id!r}, or of [transactionlink] in airflow.cfg), which then keeps"
+            " this task; or say durable=False: then a retry of it starts a new execution. Nothing was started."
         )
     return hook.sql_ledger()
 

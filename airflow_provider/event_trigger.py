@@ -117,7 +117,8 @@ class TransactionlinkWorkflowEventTrigger(BaseEventTrigger):
             document = await store.aget(_STATE)
             if document is not None:
                 try:
-                    return Completions.from_dict(document)
+                    kept = Completions.from_dict(document)
+                    return Completions(await inbox.aresume(kept.cursor.to_text()), kept.reported)
                 except InvalidRequest as error:
                     self.log.error("The asset's completions begin anew: %s", error)
         return Completions(await inbox.astart())

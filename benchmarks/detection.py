@@ -23,6 +23,7 @@ import httpx
 
 from dev.airflow_rig import AirflowRig
 from dev.stack import DAG_ID, DAGS, connections, deliver_to, webhooks_into
+from tests.postgres import running
 from tests.virtual_time import VirtualService, VirtualTimeLoop, client_of, ends_at, in_virtual_time
 from tl_orchestration import Patience
 from tl_orchestration.hints import Cursor, Hint
@@ -50,7 +51,11 @@ def delays(count: int, home: Path, *, webhooks: bool) -> list[float]:
         env: Mapping[str, str] = webhooks_into(home / "inbox.db", sandbox.url) if webhooks else {}
         # The safety net is the product's own here, not the demonstration's.
         env = {name: value for name, value in env.items() if not name.endswith("SAFETY_NET")}
-        with AirflowRig(home, DAGS, connections=connections(sandbox.url), env=env) as rig:
+        known = connections(sandbox.url)
+        with (
+            running() as postgres,
+            AirflowRig(home, DAGS, connections=known, env=env, database_url=postgres.airflow_url()) as rig,
+        ):
             if webhooks:
                 deliver_to(rig.base_url, sandbox.url)
             rig.wait_for_dag(DAG_ID)
@@ -64,7 +69,7 @@ def delays(count: int, home: Path, *, webhooks: bool) -> list[float]:
                 # Executions last as long as they were told to; the sandbox counts from the start that it committed.
                 execution_id = rig.xcom(DAG_ID, run_id, "check_customer")["execution_id"]
                 starts = {one["execution_id"]: one for one in levers.get("/starts").json()}
-                ended = starts[execution_id]["at"] + DURATION
+                ended = datetime.fromisoformat(starts[execution_id]["time"]).timestamp() + DURATION
                 said = _FIRED.search(rig.task_log(DAG_ID, run_id, "check_customer", 1))
                 if said is None:
                     raise RuntimeError(f"The log of run {run_id} has no event of a trigger.")

@@ -39,7 +39,8 @@ def load_result(
         reference: What ``run.outcome()`` or a task has returned. With ``result_uri``, the file is read and checked
             against ``sha256`` and ``size``; with ``result``, that is it; else the service is asked.
         credentials: Name of a saved TransactionlinkCredentials block, or the block, by which the service is asked.
-        api_version: 1 for a legacy execution that is about a case; its result has other members.
+        api_version: 1 for a legacy execution that is about a case; its result has other members. Default: as the
+            reference says.
 
     Raises:
         InvalidRequest: The reference cannot be used, or there are no credentials to ask the service by.
@@ -68,7 +69,21 @@ def load_result(
 
     block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
     with clients.borrowed(block) as client:
-        return client.result(Handle(execution_id=execution_id, service=block.service, api_version=api_version))
+        version = named_version(reference) if api_version is None else api_version
+        return client.result(Handle(execution_id=execution_id, service=block.service, api_version=version))
+
+
+def named_version(reference: Mapping[str, Any]) -> int | None:
+    """
+    The version of the legacy API by which an execution has to be asked about, where an outcome names one.
+
+    Raises:
+        InvalidRequest: It names none that there is.
+    """
+    version = reference.get("api_version")
+    if version is not None and (type(version) is not int or version not in {1, 2}):
+        raise InvalidRequest("api_version of an execution is 1, for a legacy one about a case, or 2. Nothing was sent.")
+    return version
 
 
 async def aload_result(

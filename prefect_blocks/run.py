@@ -171,7 +171,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         """
         What the next step needs to know, of an execution that has succeeded: ``execution_id``, ``status``, ``fields``
         (the block's ``result_fields``) and, as the block's ``result`` says, ``result``, or ``result_uri``, ``sha256``
-        and ``size``.
+        and ``size``. That of a legacy execution about a case has ``api_version``, by which others have to ask for it.
 
         Raises:
             ResultNotReady: It has not ended.

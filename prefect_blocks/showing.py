@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import logging
 import re
+import threading
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from prefect_blocks import versions
 from prefect_blocks.versions import PREFECT_FAILURES
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ log = logging.getLogger(__name__)
 _PACE = 1.0
 """
 Seconds between two updates of a progress artifact.
+"""
+
+_LABEL = 10.0
+"""
+Seconds for one answer about a label.
 """
 
 _LISTED = 500
@@ -211,13 +217,20 @@ def _send(
 
 def _label(run: TransactionlinkWorkflowRun) -> None:
     """
-    For people to find. The lock is the ledger's: of two who set a label, the last wins.
+    For people to find. The lock is the ledger's: of two who set a label, the last wins. Nobody waits for it: a server
+    on SQLite answers 503 when something else is written at the same moment, and Prefect's client then sleeps for
+    seconds.
     """
     flow_run_id = run.flow_run_id
-    if flow_run_id is not None:
-        label: dict[str, Any] = {f"transactionlink.execution.{run.handle.key or run.definition}": run.execution_id}
-        with _harmless():
-            versions.label(flow_run_id, label)
+    if flow_run_id is None:
+        return
+    labels: dict[str, Any] = {f"transactionlink.execution.{run.handle.key or run.definition}": run.execution_id}
+
+    def write() -> None:
+        with _harmless(), _client(httpx_settings={"timeout": _LABEL}) as client:
+            client.update_flow_run_labels(flow_run_id, labels)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(write,), daemon=True).start()
 
 
 def _link(run: TransactionlinkWorkflowRun) -> None:
@@ -257,10 +270,13 @@ def _update(artifact: UUID, percent: float) -> None:
         client.update_artifact(artifact, ArtifactUpdate(data=percent))
 
 
-def _client() -> Any:
+def _client(httpx_settings: dict[str, Any] | None = None) -> Any:
+    """
+    With settings, one of its own; without them, that of the flow run, which ends with it.
+    """
     from prefect import get_client
 
-    return get_client(sync_client=True)
+    return get_client(httpx_settings=httpx_settings, sync_client=True)
 
 
 @contextlib.contextmanager

@@ -43,12 +43,13 @@ B = TypeVar("B", TransactionlinkCredentials, TransactionlinkWorkflow)
 class Ended(TypedDict, total=False):
     """
     How one of many executions stands after the wait. ``error`` is the kind of error that its wait ended with, such as
-    ``NotFound``; ``status`` is then absent.
+    ``NotFound``; ``status`` is then absent. ``api_version`` is there where it was given.
     """
 
     execution_id: str
     status: str
     error: str
+    api_version: int
 
 
 def may_be_retried(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
@@ -125,7 +126,8 @@ def wait_for_execution(execution: One, workflow: AWorkflow, *, timeout: float | 
     Wait for an execution that somebody else has started; it is never cancelled.
 
     Args:
-        execution: Its id, or what a task about it has returned.
+        execution: Its id, or what a task about it has returned; ``{"execution_id": ID, "api_version": 1}`` for a legacy
+            execution about a case.
         workflow: Name of a saved TransactionlinkWorkflow block, or the block: how to reach and to judge it.
         timeout: Seconds from now; None: until it ends or expires.
 
@@ -250,7 +252,8 @@ def _ran(workflow: AWorkflow, parameters: Mapping[str, Any] | None, asked: Asked
 
 def _waited(execution: One, workflow: AWorkflow, timeout: float | None) -> Twofold[dict[str, Any]]:
     block = yield from _loaded(TransactionlinkWorkflow, workflow)
-    return (yield from _outcome(block.attach(_id_of(execution), timeout=timeout)))
+    run = block.attach(_id_of(execution), timeout=timeout, api_version=_version_of(execution))
+    return (yield from _outcome(run))
 
 
 def _outcome(run: TransactionlinkWorkflowRun) -> Twofold[dict[str, Any]]:
@@ -321,9 +324,12 @@ async def _all_ended(
         if isinstance(how, BaseException):
             if not isinstance(how, TransactionlinkError) or how.retryable:
                 raise how
-            ended.append({"execution_id": handle.execution_id, "error": type(how).__name__})
+            one: Ended = {"execution_id": handle.execution_id, "error": type(how).__name__}
         else:
-            ended.append({"execution_id": handle.execution_id, "status": how.status.value})
+            one = {"execution_id": handle.execution_id, "status": how.status.value}
+        if handle.api_version is not None:
+            one["api_version"] = handle.api_version
+        ended.append(one)
     if len(ended) > 1:
         await asyncio.to_thread(showing.summary, ended)
     return ended
@@ -361,7 +367,13 @@ def _handle(execution: One, block: TransactionlinkCredentials) -> Handle:
     identifier = safe_id(_id_of(execution))
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
-    return Handle(execution_id=identifier, service=block.service)
+    return Handle(execution_id=identifier, service=block.service, api_version=_version_of(execution))
+
+
+def _version_of(execution: One) -> int | None:
+    from prefect_blocks.results import named_version
+
+    return named_version(execution) if isinstance(execution, Mapping) else None
 
 
 def _check_allowed(execution: One, block: TransactionlinkCredentials) -> None:

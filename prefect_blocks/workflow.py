@@ -5,7 +5,7 @@ A workflow definition with how to run it, as Prefect's JobBlock.
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from prefect.blocks.abstract import JobBlock
@@ -287,6 +287,8 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         from tl_orchestration.errors import ExecutionFailed, InvalidRequest
 
         returns: dict[str, Any] = {"execution_id": ended.id, "status": ended.status.value, "fields": {}}
+        if ended.handle.api_version == 1:
+            returns["api_version"] = 1
         if result is not None:
             rules = self.rules()
             if rules.verdict(result) == "fail":
@@ -340,6 +342,9 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         where = yield from twins.blocking(identity.scope)
         running = identity.flow_run_id()
         ledger, step = self._place(where, asked.get("step_key"), asked.get("key"))
+        if where is not None and step is not None and getattr(ledger, "counted", False):
+            counted = partial(identity.check_order, where, step.key, retry_failed=self.retry_failed)
+            yield from twins.blocking(counted)
 
         def made(execution: Execution) -> TransactionlinkWorkflowRun:
             return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
@@ -439,7 +444,10 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         if where is not None:
             name = identity.default_step_key(where, self.workflow_definition_id) if step_key is None else step_key
             kept = FlowRunInputLedger(
-                where.flow_run_id, credentials=self.credentials.saved_name(), on_cancel=self.on_cancel
+                where.flow_run_id,
+                credentials=self.credentials.saved_name(),
+                on_cancel=self.on_cancel,
+                counted=step_key is None,
             )
             return kept, self._step(name)
         task_run_id = identity.task_run_id()

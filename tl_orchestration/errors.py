@@ -233,7 +233,14 @@ class StartOutcomeUnknown(TransactionlinkError):
 
 
 class RequestChanged(TransactionlinkError):
-    """The step already started an execution with other parameters, record or definition."""
+    """
+    The step already started an execution with other parameters, record or definition.
+    """
+
+    def __init__(self, message: str, *, what: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        #: The message without its way out, for an orchestrator that has another one to offer; None: there is no other.
+        self.what = what
 
 
 class LedgerError(TransactionlinkError):

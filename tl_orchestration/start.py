@@ -140,9 +140,13 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     if replaces and entry.state is State.SETTLED and entry.status not in _successes(step):
         return Begin()
     if request.differs_from(entry.fingerprint, entry.fingerprint_key_id) and step.on_changed_request == "fail":
-        raise RequestChanged(
+        what = (
             f"Step {step.key} has started execution {entry.execution_id} for another definition, record or parameters"
-            f" than this try asks for. {_anew(step)}, or set on_changed_request='reattach'.",
+            " than this try asks for."
+        )
+        raise RequestChanged(
+            f"{what} {_anew(step)}, or set on_changed_request='reattach'.",
+            what=what,
             execution_id=entry.execution_id,
         )
     if entry.fingerprint_key_id not in {None, request.key_id}:

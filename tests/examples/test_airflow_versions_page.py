@@ -22,7 +22,7 @@ FAILED = '<testcase name="broken"><failure/></testcase>'
 
 def test_page_has_a_column_for_each_version() -> None:
     """Whoever pins another version runs the matrix again."""
-    heads = [line for line in airflow_versions.PAGE.read_text().splitlines() if line.startswith("|")][0]
+    heads = next(line for line in airflow_versions.PAGE.read_text().splitlines() if line.startswith("|"))
     assert [cell.strip() for cell in heads.strip("|").split("|")] == ["", *airflow_versions.versions().values()]
 
 

@@ -155,6 +155,7 @@ class Batch:
             output=output,
             quota=self._limits.quota,
             policy=self._policy,
+            worker=self.worker,
         )
 
     def summary(self) -> BatchSummary:

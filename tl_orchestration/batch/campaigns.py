@@ -105,7 +105,7 @@ class Campaigns:
 
         Args:
             source: The identity of what is to be loaded; None: unknown until it is read.
-            loader: Whoever it is, in this life of its process.
+            loader: Whoever it is; a later life of it takes over at once.
             again: Load although it is loaded.
             lease: Seconds after which a silent loader counts as gone.
             now: Epoch seconds.

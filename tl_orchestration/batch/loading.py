@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable
 
 from attrs import evolve
@@ -41,6 +40,7 @@ class Loader:
     Args:
         fingerprint: Of a request, keyed by the credential.
         output: Folder of the campaign's files; None: no reject files.
+        worker: Who loads; a later life of it need not wait for the lease of a former one.
         now: Epoch seconds.
     """
 
@@ -55,6 +55,7 @@ class Loader:
         output: Place | None,
         quota: str,
         policy: Policy,
+        worker: str,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -66,7 +67,7 @@ class Loader:
         self._quota = quota
         self._policy = policy
         self._now = now
-        self._token = uuid.uuid4().hex
+        self._worker = worker
 
     def load(self, *, again: bool, stop: Callable[[], bool] = lambda: False) -> LoadReport:
         """
@@ -86,7 +87,7 @@ class Loader:
                 quota=self._quota,
                 output=None if self._output is None else str(self._output),
                 source=identity,
-                loader=self._token,
+                loader=self._worker,
                 again=again,
                 lease=self._policy.lease,
                 now=self._now(),
@@ -107,7 +108,7 @@ class Loader:
         return hashlib.sha256(json.dumps([told, *mapping]).encode()).hexdigest()
 
     def _read(self, campaign: Campaign, source: Source, identity: str | None) -> LoadReport:
-        intake = Intake(self._database, campaign, self._token)
+        intake = Intake(self._database, campaign, self._worker)
         rejects = Rejects(self._output, campaign.load)
         report = LoadReport()
         try:

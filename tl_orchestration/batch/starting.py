@@ -111,7 +111,8 @@ class Starter:
             execution, changed = await self._run(request, step)
         except StartOutcomeUnknown as error:
             log.error("Row %s: %s", row.key, error)
-            await self._breaker.failed()
+            if error.__cause__ is not None:  # this start's own failure, not what an earlier one has left
+                await self._breaker.failed()
             return _refused(row, RowState.UNKNOWN, error.execution_id, type(error).__name__)
         except InvalidRequest as error:
             await self._breaker.answered()

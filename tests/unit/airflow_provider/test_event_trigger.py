@@ -133,6 +133,16 @@ def test_restart_misses_nothing_and_repeats_nothing(remote: Remote, inbox: Inbox
     assert [one["execution_id"] for one in found] == [meanwhile]
 
 
+def test_inbox_that_was_made_anew_is_read_from_its_beginning(remote: Remote, inbox: Inbox) -> None:
+    """Its numbers are lower than the place that was kept, beyond which nothing would ever come."""
+    state, execution_id = AssetState(), ended(remote)
+    kept = {"format": 1, "cursor": "5000", "reported": []}
+    state.values["transactionlink_completions"] = json.dumps(kept)
+    announce(inbox, execution_id)
+    (payload,) = asyncio.run(watched(watcher(state), 1))
+    assert payload["execution_id"] == execution_id
+
+
 def test_event_that_may_be_lost_comes_again(remote: Remote, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A triggerer that dies right after an event may have taken it along, so the next one reports it."""
     monkeypatch.setattr(completions, "UNDER_WAY", 60.0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,18 @@ def credentials(remote: Remote) -> TransactionlinkCredentials:
     Of the sandbox.
     """
     return TransactionlinkCredentials(token=SecretStr(TOKEN), base_url=remote.url)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """
+    What runs log; Prefect keeps it from the root logger.
+    """
+    caplog.set_level(logging.INFO)
+    prefect = logging.getLogger("prefect")
+    prefect.addHandler(caplog.handler)
+    yield caplog
+    prefect.removeHandler(caplog.handler)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -91,16 +104,15 @@ def test_ending_without_success(remote: Remote, credentials: TransactionlinkCred
 
 
 def test_each_change_is_told_once(
-    remote: Remote, credentials: TransactionlinkCredentials, caplog: pytest.LogCaptureFixture
+    remote: Remote, credentials: TransactionlinkCredentials, said: pytest.LogCaptureFixture
 ) -> None:
     """Whichever verb sees it."""
-    caplog.set_level(logging.INFO)
     run = started(remote, credentials)
     run.wait_for_completion()
     run.status()
     run.cancel()
 
-    lines = [line for line in caplog.messages if line == f"Execution {run.execution_id} is SUCCEEDED."]
+    lines = [line for line in said.messages if line == f"Execution {run.execution_id} is SUCCEEDED."]
     assert len(lines) == 1
 
 
@@ -150,12 +162,11 @@ def test_cancel_if_decided(
     remote: Remote,
     credentials: TransactionlinkCredentials,
     prefect_server: PrefectServer,
-    caplog: pytest.LogCaptureFixture,
+    said: pytest.LogCaptureFixture,
     state: str,
     cancels: int,
 ) -> None:
     """Told to stop, a run asks for its flow run; an attached one and one whose block says leave do not."""
-    caplog.set_level(logging.INFO)
     flow_run = prefect_server.flow_run(state)
     own = started(remote, credentials, "kyc-slow")
     left = started(remote, credentials, "kyc-slow", on_cancel="leave")
@@ -163,7 +174,7 @@ def test_cancel_if_decided(
         TransactionlinkWorkflowRun(run.workflow, run.handle, flow_run_id=flow_run).cancel_if_decided()
 
     assert [cancel["execution_id"] for cancel in remote.cancels()] == [own.execution_id] * cancels
-    assert (f"Execution {own.execution_id} was cancelled." in caplog.text) is bool(cancels)
+    assert (f"Execution {own.execution_id} was cancelled." in said.text) is bool(cancels)
     assert left.cancel_quickly() is None
 
 

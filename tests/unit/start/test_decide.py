@@ -119,6 +119,15 @@ class TestDecide:
             assert words in str(caught.value)
         assert not caught.value.retryable
 
+    @pytest.mark.parametrize(("named", "absent"), [("e-7", "no usable answer"), (None, "the service's answer named")])
+    def test_unknown_fate_says_what_happened(self, named: str | None, absent: str) -> None:
+        """An answer that named an execution has arrived; without one, none that could be used has."""
+        with pytest.raises(StartOutcomeUnknown) as caught:
+            decide(held(State.UNKNOWN, execution_id=named), STEP, SAME)
+        assert "may or may not have started" in str(caught.value)
+        assert absent not in str(caught.value)
+        assert "never arrived" not in str(caught.value)
+
     @pytest.mark.parametrize("state", [State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED, State.SETTLED])
     def test_changed_request_is_refused(self, state: State) -> None:
         """A try that asks for something else than was started fails, unless it may re-attach."""

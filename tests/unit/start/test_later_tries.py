@@ -137,7 +137,7 @@ class TestUnansweredReattachment:
         known = held(State.STARTED, execution_id=EXECUTION_ID, reason="seen")
         hand = started(known).reply(told())
         noted = fold(known, hand.asks(AppendEvent).event)
-        assert evolve(known, version=known.version + 1, polled_with=SAME.key_id) == noted
+        assert noted == evolve(known, version=known.version + 1, polled_with=SAME.key_id)
         assert hand.reply(noted).returned.handle.polled
         assert started(noted).reply(told()).returned.handle.polled
 

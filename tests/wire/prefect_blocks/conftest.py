@@ -62,36 +62,36 @@ def sandbox(_prefect: None, _operator: Remote) -> TransactionlinkCredentials:
 
 
 @pytest.fixture(scope="session")
-def _saved(sandbox: TransactionlinkCredentials) -> Callable[[dict[str, Any]], None]:
+def _saved(sandbox: TransactionlinkCredentials) -> Callable[[TransactionlinkWorkflow], None]:
     """
-    Saves a workflow block as ``kyc``. The document of a block is made once: Prefect takes a second for it.
+    Saves workflow blocks as ``kyc``. Prefect takes a second to make the document of a block: it is made once.
     """
-    documents: dict[str, dict[str, Any]] = {}
+    first = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id="kyc-approve")
+    document_id: Any = first.save("kyc", overwrite=True)
+    with get_client(sync_client=True) as client:
+        data = client.read_block_document(document_id).data
 
-    def save(fields: dict[str, Any]) -> None:
-        known = repr(sorted(fields.items()))
+    def save(block: TransactionlinkWorkflow) -> None:
+        fields = {name: getattr(block, name) for name in type(block).model_fields if name != "credentials"}
+        document = BlockDocumentUpdate(data=data | fields, merge_existing_data=False)
         with get_client(sync_client=True) as client:
-            if known not in documents:
-                TransactionlinkWorkflow(credentials=sandbox, **fields).save("kyc", overwrite=True)
-                documents[known] = client.read_block_document_by_name("kyc", "transactionlink-workflow").data
-                return
-            there = client.read_block_document_by_name("kyc", "transactionlink-workflow")
-            client.update_block_document(
-                there.id, BlockDocumentUpdate(data=documents[known], merge_existing_data=False)
-            )
+            client.update_block_document(document_id, document)
 
     return save
 
 
 @pytest.fixture
-def workflow(remote: Remote, _saved: Callable[[dict[str, Any]], None]) -> MakeWorkflow:
+def workflow(
+    remote: Remote, sandbox: TransactionlinkCredentials, _saved: Callable[[TransactionlinkWorkflow], None]
+) -> MakeWorkflow:
     """
     Makes workflow blocks for the sandbox, saved as ``kyc`` with credentials that are saved as ``sandbox``.
     """
 
     def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
         remote.define(definition, **({} if definition == "kyc-slow" else {"duration": 0.05}))
-        _saved({"workflow_definition_id": definition, "poll_interval": 0.05, **fields})
+        settings: dict[str, Any] = {"poll_interval": 0.05, **fields}
+        _saved(TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id=definition, **settings))
         return load_block(TransactionlinkWorkflow, "kyc")
 
     return make

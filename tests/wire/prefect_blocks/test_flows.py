@@ -39,7 +39,7 @@ def test_runs_one_workflow(remote: Remote, workflow: MakeWorkflow) -> None:
     assert "canary-4410" not in flow_run.model_dump_json()
 
 
-@pytest.mark.parametrize("secret", ["no JSON", "[1]", '"text"'])
+@pytest.mark.parametrize("secret", ["{secret", "[1]", '"text"'])
 def test_secret_that_holds_no_parameters_starts_nothing(remote: Remote, workflow: MakeWorkflow, secret: str) -> None:
     """The error names the block, and quotes nothing of it."""
     workflow()
