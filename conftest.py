@@ -4,6 +4,7 @@ Fixtures that more than one folder of tests shares.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from importlib.util import find_spec
@@ -28,8 +29,6 @@ else:
     # Prefect reads its home at import: it must not be the one of whoever runs the tests.
     os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    # Without a server, Prefect would start one of its own for the first event.
-    os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"
     os.environ["DO_NOT_TRACK"] = "1"
 
 
@@ -43,3 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish() -> None:
+    """
+    Take what collecting has imported, most of it an orchestrator, out of every later garbage collection.
+    """
+    gc.collect()
+    gc.freeze()

@@ -160,7 +160,7 @@ def _cancel_keyed(note: Note, log: Logger) -> list[Outcome]:
     if (failure := _failure(note.credentials, look)) is not None:
         log.error("What key %s has started cannot be told: %s", note.key, failure)
         return [Outcome(note.key, None, "failed")]
-    about = {"credentials": note.credentials, "on_cancel": note.on_cancel}
+    about: dict[str, Any] = {"credentials": note.credentials, "on_cancel": note.on_cancel}
     steps = [Recorded(step=note.key, namespace=note.namespace, entry=entry, **about) for entry in found]
     return [outcome for step in steps for outcome in _cancel(step, None, log)]
 

@@ -182,8 +182,12 @@ def _kind(outcome: Mapping[str, Any]) -> str:
 
 
 def _emit(what: str, run: TransactionlinkWorkflowRun, execution: Execution) -> None:
+    from prefect.settings import PREFECT_API_URL
+
     with _harmless():
         flow_run_id, status = run.flow_run_id, execution.status.value
+        if flow_run_id is None and PREFECT_API_URL.value() is None:
+            return  # a script without a server: for an event, Prefect would start one
         related = []
         if flow_run_id is not None:
             related.append(

@@ -96,8 +96,9 @@ def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
     """
 
     def here() -> T:
-        starting = _in_thread(start.here)
+        starting: Future[T] = Future()
         try:
+            _in_thread(start.here, starting)  # in here: the signal may come before this returns
             return starting.result()
         except (TerminationSignal, asyncio.CancelledError):
             with contextlib.suppress(TimeoutError, TransactionlinkError):
@@ -145,11 +146,11 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
         raise
 
 
-def _in_thread(call: Callable[[], T]) -> Future[T]:
+def _in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]:
     """
     In a thread that does not keep the process, with the context of this one, so that its log lines reach the run's.
     """
-    done: Future[T] = Future()
+    done = done or Future()
 
     def run() -> None:
         try:

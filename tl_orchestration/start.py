@@ -359,10 +359,10 @@ def _has_time(entry: Entry, clock: Clock) -> bool:
 
 
 def _as_recorded(service: Service, execution_id: str, entry: Entry) -> Execution:
-    settled = entry.state is State.SETTLED and entry.status is not None
+    ended = entry.status if entry.state is State.SETTLED else None
     return Execution(
         id=execution_id,
-        status=Status(entry.status) if settled else Status.UNKNOWN,
+        status=Status(ended) if ended else Status.UNKNOWN,
         raw_status=entry.raw_status or "",
         service=service.name,
         handle=service.handle_of(execution_id),

@@ -10,10 +10,10 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import evolve
 
@@ -21,6 +21,7 @@ from tl_orchestration.batch import manifest, retries
 from tl_orchestration.batch.breaker import Breaker
 from tl_orchestration.batch.buffers import Keeper, Recorder
 from tl_orchestration.batch.campaigns import Campaign, Campaigns
+from tl_orchestration.batch.exports import exported
 from tl_orchestration.batch.feed import Feed
 from tl_orchestration.batch.following import Follower
 from tl_orchestration.batch.grouped import GroupedLedger
@@ -143,6 +144,12 @@ class Batch:
             finally:
                 database.close()
 
+    async def close(self) -> None:
+        """
+        Close the client's connections of this event loop, which :meth:`run` does by itself.
+        """
+        await self._client._wire.aclose()
+
     def _loader(self, database: Database, output: Place | None) -> Loader:
         if self._book is None:
             raise InvalidSettings("There is nothing to load: the batch was given no book.")
@@ -234,7 +241,7 @@ class Batch:
                     at_cap=at_cap, wait_for_others=wait_for_others, stop=stop, on_progress=on_progress
                 )
             finally:
-                await self._client._wire.aclose()
+                await self.close()
 
         return asyncio.run(work())
 
@@ -256,16 +263,20 @@ class Batch:
         if self._output is None:
             policy = evolve(policy, results=False, part_seconds=_NO_PARTS)
         recorder = Recorder(rows)
-        feed = None if book is None else Feed(
-            campaign.id,
-            self.worker,
-            book,
-            policy,
-            rows=rows,
-            shares=shares,
-            breaker=breaker,
-            recorder=recorder,
-            fingerprint=self._fingerprint,
+        feed = (
+            None
+            if book is None
+            else Feed(
+                campaign.id,
+                self.worker,
+                book,
+                policy,
+                rows=rows,
+                shares=shares,
+                breaker=breaker,
+                recorder=recorder,
+                fingerprint=self._fingerprint,
+            )
         )
         worker = Worker(
             campaign,
@@ -352,6 +363,18 @@ class Batch:
             InvalidSettings: There is no such campaign.
         """
         self._campaigns.stop(self.campaign, "")
+
+    def export(self, states: Iterable[RowState] = ()) -> Iterator[dict[str, Any]]:
+        """
+        Every row as the store knows it: key, state, execution, times, and where its result is.
+
+        Args:
+            states: Only rows in these; none: all.
+
+        Raises:
+            InvalidSettings: There is no such campaign.
+        """
+        return exported(self._database, self._campaigns.named(self.campaign).id, frozenset(states))
 
     def purge(self) -> int:
         """

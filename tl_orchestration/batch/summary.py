@@ -108,6 +108,7 @@ class BatchSummary:
         stop: A person's word: empty, ``DRAIN`` or ``CANCEL``.
         breaker_open: Whether starts are held because they fail.
         output: Where the results are.
+        slowest: Key of the row that has been in flight for longest, and when it was started, epoch seconds.
     """
 
     campaign: str
@@ -121,6 +122,7 @@ class BatchSummary:
     stop: str = ""
     breaker_open: bool = False
     output: str | None = None
+    slowest: tuple[str, float] | None = None
 
     @property
     def rows(self) -> int:

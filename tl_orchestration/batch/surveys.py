@@ -35,6 +35,12 @@ def survey(database: Database, campaign: Campaign) -> BatchSummary:
         probe_at = connection.scalar(
             select(quotas.c.probe_at).where(quotas.c.namespace == campaign.namespace, quotas.c.name == campaign.quota)
         )
+        slowest = connection.execute(
+            select(rows.c.key, rows.c.started_at)
+            .where(mine, rows.c.state == RowState.STARTED.value, rows.c.started_at.is_not(None))
+            .order_by(rows.c.started_at)
+            .limit(1)
+        ).one_or_none()
     return BatchSummary(
         campaign=campaign.name,
         counts=counts,
@@ -43,6 +49,7 @@ def survey(database: Database, campaign: Campaign) -> BatchSummary:
         stop=campaign.stop,
         breaker_open=probe_at is not None,
         output=campaign.output,
+        slowest=None if slowest is None else (slowest.key, slowest.started_at),
     )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -26,7 +28,9 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def prefect_server() -> Iterator[PrefectServer]:
     """
-    A server that knows the flow runs which the test tells it.
+    A server that knows the flow runs which the test tells it, and takes no events.
     """
+    EventsWorker.set_client_override(NullEventsClient)
     with PrefectServer() as server, temporary_settings({PREFECT_API_URL: server.url}):
         yield server
+    EventsWorker.set_client_override(None)

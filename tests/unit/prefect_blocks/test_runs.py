@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,15 +35,14 @@ def credentials(remote: Remote) -> TransactionlinkCredentials:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """
-    What runs log; Prefect keeps it from the root logger.
+    What runs log, which the other tests do without.
     """
     caplog.set_level(logging.INFO)
-    prefect = logging.getLogger("prefect")
-    prefect.addHandler(caplog.handler)
-    yield caplog
-    prefect.removeHandler(caplog.handler)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).disabled = False
+    return caplog
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -101,6 +99,15 @@ def test_ending_without_success(remote: Remote, credentials: TransactionlinkCred
     assert do(kind, run, "status") == "FAILED"
     with pytest.raises(ExecutionFailed):
         do(kind, run, "outcome")
+
+
+def test_script_without_a_server_needs_none(remote: Remote, credentials: TransactionlinkCredentials) -> None:
+    """Prefect would start a server of its own for the first event."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    started(remote, credentials).wait_for_completion()
+
+    assert not any(server.server_process for server in SubprocessASGIServer._instances.values())
 
 
 def test_each_change_is_told_once(
@@ -240,7 +247,7 @@ def test_many_are_told_one_by_one(remote: Remote, credentials: TransactionlinkCr
         {"execution_id": slow, "error": "WaitTimeout"},
     ]
     assert remote.cancels() == []
-    with pytest.raises(InvalidRequest, match="poll_interval cannot be used"):
+    with pytest.raises(InvalidRequest, match="positive number of seconds"):
         ask(kind, "wait_for_executions", many, credentials, poll_interval=-1)
 
 

@@ -88,8 +88,8 @@ class TestUnansweredReattachment:
         execution = meet(started(known), outcome).returned
         assert (execution.reattached, execution.status, execution.raw_status) == (True, Status.UNKNOWN, "RUNNING")
         handle = execution.handle
-        assert (EXECUTION_ID, NOW + 3600, NOW + 1805) == (handle.execution_id, handle.deadline, handle.expires_at)
-        assert (True, False, STEP.key) == (handle.owned, handle.polled, handle.key)
+        assert (handle.execution_id, handle.deadline, handle.expires_at) == (EXECUTION_ID, NOW + 3600, NOW + 1805)
+        assert (handle.owned, handle.polled, handle.key) == (True, False, STEP.key)
         assert EXECUTION_ID in caplog.text
 
     def test_recorded_ending_is_believed(self) -> None:

@@ -151,7 +151,7 @@ def test_refused_start_elsewhere_stands_in_nobodys_way(flow_run_id: UUID) -> Non
 
 
 def test_whoever_adds_to_a_step_leaves_it_where_it_belongs(flow_run_id: UUID) -> None:
-    """A cancel by credentials that were edited since is recorded, and the step keeps its place and the kind of its key."""
+    """What credentials that were edited since add is recorded, and the step keeps its place and the kind of its key."""
     FlowRunInputLedger(flow_run_id, counted=True).for_namespace("service@one").claim("kept#1", _intent(), None)
     FlowRunInputLedger(flow_run_id).for_namespace("service@other").append(
         "kept#1", Event(state=State.STARTED, at=2.0, execution_id="e-1")

@@ -242,7 +242,8 @@ def test_steps_may_follow_those_of_an_earlier_pass(remote: Remote, workflow: Mak
 
     @flow(retries=2)
     def longer() -> None:
-        block, seen = _load(), []
+        block = _load()
+        seen: list[str] = []
         other = block.model_copy(update={"workflow_definition_id": "kyc-reject"})
         passes.append(seen)
         for _ in range(len(passes) + 1):
