@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from attrs import field, frozen
 
-from dev.airflow_http import AirflowHttp
-from dev.http_service import ServiceError
+from dev.airflow_http import AirflowError, AirflowHttp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,6 +37,7 @@ class TaskInstance:
     state: str | None
     try_number: int
     start_date: datetime | None
+    end_date: datetime | None
     duration: float | None
     pid: int | None
     raw: dict[str, Any] = field(repr=False)
@@ -53,6 +53,7 @@ class TaskInstance:
             state=raw["state"],
             try_number=raw["try_number"],
             start_date=_moment(raw["start_date"]),
+            end_date=_moment(raw["end_date"]),
             duration=raw["duration"],
             pid=raw["pid"],
             raw=raw,
@@ -135,7 +136,7 @@ class AirflowApi(AirflowHttp):
         def look() -> dict[str, Any] | None:
             try:
                 dag: dict[str, Any] = self.request("GET", f"dags/{dag_id}")
-            except ServiceError as error:
+            except AirflowError as error:
                 if error.status == 404:
                     return None
                 raise

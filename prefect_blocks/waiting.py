@@ -17,17 +17,19 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+from attrs import evolve
 from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import decisions
-from prefect_blocks.twins import Twin
-from tl_orchestration.errors import TransactionlinkError
+from tl_orchestration.errors import TransactionlinkError, WaitTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from typing import Any
     from uuid import UUID
 
-    from tl_orchestration import Handle
+    from tl_orchestration import AsyncClient, Client, Execution, Handle
+    from tl_orchestration.wait import Patience
 
 T = TypeVar("T")
 
@@ -39,6 +41,29 @@ LAST_WORDS = 10.0
 
 #: A wait that is over after one poll, seconds.
 ONE_LOOK = 0.001
+
+
+def for_a_while(client: Client, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
+    """
+    Wait for so long. Returns the ended execution, or None.
+
+    Raises:
+        TransactionlinkError: As :meth:`tl_orchestration.Client.wait`, but for the end of these seconds.
+    """
+    try:
+        return client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
+    except WaitTimeout:
+        return None
+
+
+async def afor_a_while(client: AsyncClient, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
+    """
+    As :func:`for_a_while`.
+    """
+    try:
+        return await client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
+    except WaitTimeout:
+        return None
 
 
 def ends_within(handle: Handle, seconds: float) -> bool:
@@ -86,43 +111,35 @@ def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
         speaking.result(LAST_WORDS)
 
 
-def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
+def uninterrupted(start: Callable[[], T], stopped: Callable[[T], object]) -> T:
     """
-    The start. If Prefect ends this process meanwhile, it is waited for nevertheless: cut off, its fate would be
-    unknown.
+    What ``start`` returns. If Prefect ends this process meanwhile, the start is waited for nevertheless: cut off, its
+    fate would be unknown.
 
     Args:
         stopped: Called with what was started, before Prefect's signal goes on.
     """
-
-    def here() -> T:
-        starting: Future[T] = Future()
-        try:
-            _in_thread(start.here, starting)  # in here: the signal may come before this returns
-            return starting.result()
-        except (TerminationSignal, asyncio.CancelledError):
-            with contextlib.suppress(TimeoutError, TransactionlinkError):
-                stopped(starting.result(LAST_WORDS))
-            raise
-
-    async def there() -> T:
-        starting = asyncio.ensure_future(start.there())
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # In a shield: a time-out cancels whatever is awaited, again and again.
-            with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
-                stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
-            raise
-
-    return Twin(here, there)
+    starting = _in_thread(start)
+    try:
+        return starting.result()
+    except (TerminationSignal, asyncio.CancelledError):
+        with contextlib.suppress(TimeoutError, TransactionlinkError):
+            stopped(starting.result(LAST_WORDS))
+        raise
 
 
-def anywhere(make: Callable[[], Awaitable[T]]) -> Twin[T]:
+async def auninterrupted(start: Coroutine[Any, Any, T], stopped: Callable[[T], object]) -> T:
     """
-    Something that is asynchronous only.
+    As :func:`uninterrupted`.
     """
-    return Twin(lambda: in_loop(make), make)
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # In a shield: a time-out cancels whatever is awaited, again and again.
+        with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
+            stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
+        raise
 
 
 def in_loop(make: Callable[[], Awaitable[T]]) -> T:
@@ -146,11 +163,11 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
         raise
 
 
-def _in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]:
+def _in_thread(call: Callable[[], T]) -> Future[T]:
     """
     In a thread that does not keep the process, with the context of this one, so that its log lines reach the run's.
     """
-    done = done or Future()
+    done: Future[T] = Future()
 
     def run() -> None:
         try:
@@ -165,8 +182,10 @@ def _in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T
 __all__ = [
     "LAST_WORDS",
     "ONE_LOOK",
-    "anywhere",
+    "afor_a_while",
+    "auninterrupted",
     "ends_within",
+    "for_a_while",
     "in_loop",
     "last_words",
     "stoppable",

@@ -173,7 +173,6 @@ class Handle:
         expires_at: When the service ends it, epoch seconds.
         owned: Whether the holder's step started it. Only the owner cancels at a deadline.
         api_version: The version of the API that it was started with, where the service has several.
-        polled: Whether the credential has been answered when it polled the execution, as far as is on record.
     """
 
     execution_id: str
@@ -183,7 +182,6 @@ class Handle:
     expires_at: float | None = None
     owned: bool = False
     api_version: int | None = None
-    polled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -198,11 +196,7 @@ class Handle:
             "expires_at": self.expires_at,
             "owned": self.owned,
         }
-        if self.api_version is not None:
-            document["api_version"] = self.api_version
-        if self.polled:
-            document["polled"] = True
-        return document
+        return document if self.api_version is None else document | {"api_version": self.api_version}
 
     @classmethod
     def from_dict(cls, document: object) -> Handle:
@@ -221,9 +215,9 @@ class Handle:
         service, key = document.get("service", "transactionlink"), document.get("key")
         owned = document.get("owned", False)
         times = document.get("deadline"), document.get("expires_at")
-        version, polled = document.get("api_version"), document.get("polled", False)
+        version = document.get("api_version")
         readable = isinstance(service, str) and isinstance(key, str | None) and isinstance(owned, bool)
-        readable = readable and (version is None or type(version) is int) and isinstance(polled, bool)
+        readable = readable and (version is None or type(version) is int)
         if not readable or not all(map(_is_moment, times)):
             raise InvalidRequest("A handle has a field of the wrong type.")
         return cls(
@@ -234,7 +228,6 @@ class Handle:
             expires_at=times[1],
             owned=owned,
             api_version=version,
-            polled=polled,
         )
 
 

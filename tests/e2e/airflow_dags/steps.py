@@ -47,11 +47,6 @@ def grace() -> None:
 
 
 @dag(schedule=None)
-def correlated() -> None:
-    step(deferrable=True, defer_after=0, correlation_parameter="caseRef")
-
-
-@dag(schedule=None)
 def in_worker() -> None:
     step(deferrable=False)
 
@@ -136,7 +131,6 @@ def start_then_sense() -> None:
 
 deferred()
 grace()
-correlated()
 in_worker()
 whole_result()
 judged()
