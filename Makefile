@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := .venvs/uv/bin/uv
 AIRFLOW := .venvs/airflow
+AIRFLOW_MATRIX := 3.1 3.2 3.4
 PREFECT := .venvs/prefect
 PREFECT_MIN := .venvs/prefect-min
 DOCS := .venvs/docs
@@ -19,6 +20,7 @@ unexport TRANSACTIONLINK_ALLOWED_HOSTS
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help demo demo-prefect up test test-prefect-min soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect env-prefect-min
+.PHONY: test-airflow-matrix env-airflow-matrix
 .PHONY: constraints dist clean docs env-docs
 
 help: ## Show this list
@@ -36,6 +38,13 @@ up: env-airflow ## Leave sandbox and Airflow running for a person; Ctrl-C stops 
 test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
 	@$(PREFECT_PY) -m pytest $(PREFECT_TESTS)
 	@$(PY) -m pytest
+
+test-airflow-matrix: env-airflow env-airflow-matrix ## Pass the Airflow tests, and smoke tests on a real one, with each supported version
+	@rm -rf build/airflow-matrix
+	@for series in 3.1 3.2 3.3 3.4; do echo "Airflow $$series"; python=.venvs/airflow-$$series/bin/python; [ $$series = 3.3 ] && python=$(PY); \
+		$$python -m pytest -q tests/unit/airflow_provider -o junit_family=xunit1 --junitxml build/airflow-matrix/$$series-unit.xml && \
+		SOAK=1 $$python -m pytest -q tests/e2e/test_airflow_versions.py -o junit_family=xunit1 --junitxml build/airflow-matrix/$$series-smoke.xml || exit 1; done
+	@$(PY) -m dev.airflow_versions build/airflow-matrix
 
 test-prefect-min: env-prefect-min ## Pass the Prefect tests that need no deployments, with the oldest Prefect
 	@$(PREFECT_MIN)/bin/python -m pytest tests/unit/prefect_blocks tests/wire/prefect_blocks
@@ -65,10 +74,11 @@ bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run
 	@$(PY) -m benchmarks.imports
 	@$(PY) -m benchmarks.watch
 	@$(PY) -m benchmarks.receiver
+	@$(PY) -m benchmarks.detection
 
-mutants: env-airflow ## Mutation testing of the start protocol; ends within ten minutes
+mutants: env-airflow ## Mutation testing of the start protocol, ends within ten minutes; GROUP=webhooks for theirs
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
-	@$(PY) -m benchmarks.mutants
+	@$(PY) -m benchmarks.mutants $(GROUP)
 
 dist: env-airflow ## Build wheel, source distribution and bill of materials into dist/, the same bytes for the same commit
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group release
@@ -83,13 +93,23 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql,webhooks]' --group dev --group bench
 	@touch $@
 
+env-airflow-matrix: $(AIRFLOW_MATRIX:%=.venvs/airflow-%/.complete) ## Build an environment for each other supported Airflow
+
+.venvs/airflow-%/.complete: pyproject.toml constraints/airflow-%.txt dev/bootstrap.sh
+	@echo "building $(@D)"
+	@dev/bootstrap.sh
+	@$(UV) venv --quiet --allow-existing --python python3.11 $(@D)
+	@$(UV) pip install --quiet --prerelease if-necessary-or-explicit --python $(@D)/bin/python -c constraints/airflow-$*.txt -e '.[airflow,cli,sandbox,sql,webhooks]' --group dev
+	@touch $@
+
+# Bytecode: every server, runner and flow run is a process, and tests write none. Without it, each takes seconds to compile Prefect.
 env-prefect: $(PREFECT)/.complete ## Build .venvs/prefect: Airflow 3.3 and Prefect 3.9 cannot share an environment
 
 $(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.sh
 	@echo "building $(PREFECT)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT)
-	@$(UV) pip install --quiet --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev
+	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev
 	@touch $@
 
 env-prefect-min: $(PREFECT_MIN)/.complete ## Build .venvs/prefect-min with the oldest Prefect that is supported
@@ -99,7 +119,7 @@ $(PREFECT_MIN)/.complete: pyproject.toml constraints/prefect-3.6.17.txt dev/boot
 	@echo "building $(PREFECT_MIN)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT_MIN)
-	@$(UV) pip install --quiet --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
+	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
 	@touch $@
 
 env-docs: $(DOCS)/.complete ## Build .venvs/docs
@@ -115,6 +135,9 @@ constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants --group release -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+# Airflow 3.2.2 bounds neither FastAPI, cadwyn nor pydantic, and its API server does not start with later ones.
+	@for version in 3.1.8 3.2.2 3.4.0b2; do $(UV) pip compile --quiet --upgrade --prerelease if-necessary-or-explicit --no-header --no-annotate --python-version 3.11 pyproject.toml \
+		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo "apache-airflow==$$version"; [ $$version != 3.2.2 ] || printf 'fastapi<0.137\ncadwyn<8\npydantic<2.14\n') -o constraints/airflow-$${version%.*}.txt; done
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
 		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.132\nimportlib_metadata\n') \

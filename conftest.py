@@ -4,6 +4,7 @@ Fixtures that more than one folder of tests shares.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from importlib.util import find_spec
@@ -41,3 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish() -> None:
+    """
+    Take what collecting has imported, most of it an orchestrator, out of every later garbage collection.
+    """
+    gc.collect()
+    gc.freeze()

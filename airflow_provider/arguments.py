@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from airflow_provider import handing_on, identity, on_link, versions
-from airflow_provider.redaction import Withheld
+from airflow_provider.redaction import revealed
 from tl_orchestration import Pacing, RunRequest, Step
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.options import options_for
@@ -68,7 +70,7 @@ def request(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook)
     Raises:
         InvalidRequest: It can be sent by nobody, or not to this service.
     """
-    parameters = _revealed(task.parameters)
+    parameters = revealed(task.parameters)
     return RunRequest(
         task.workflow_definition_id,
         parameters={} if parameters is None else parameters,
@@ -76,30 +78,54 @@ def request(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook)
         expires_at=task.expires_at or None,
         expires_in=task.expires_in,
         record_id=task.record_id or None,
-        options=options_for(hook.service(), _revealed(task.service_options), "service_options"),
+        options=options_for(hook.service(), revealed(task.service_options), "service_options"),
     )
+
+
+def whole_request(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook, made: RunRequest) -> RunRequest:
+    """
+    What to start, where a RunRequest says all of it.
+
+    Raises:
+        InvalidRequest: The task says some of it, too; or the service does not take it.
+    """
+    said = ("workflow_definition_id", "expires_at", "expires_in", "record_id", "service_options")
+    doubled = [name for name in said if revealed(getattr(task, name)) is not None]
+    if doubled:
+        raise InvalidRequest(
+            f"The function of task {task.task_id!r} returns a RunRequest, which says everything: leave"
+            f" {' and '.join(doubled)} out of the task."
+        )
+    return evolve(made, options=options_for(hook.service(), made.options, "options"))
 
 
 def ledger(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook, context: Context) -> Ledger | None:
     """
-    Where the step is kept: Airflow's task state, or for a key of the caller's own a SQL ledger.
+    Where the step is kept: Airflow's task state; for a key of the caller's own, or before 3.3, a SQL ledger.
 
     Raises:
         InvalidSettings: There is none, and the task has not said that it needs none.
     """
     from airflow_provider.ledger import TaskStateLedger
 
-    if task.has_key:
-        return hook.sql_ledger()
-    if not task.durable:
+    if not task.is_recorded:
         return None
-    store = versions.task_state_store(context)
-    if store is None:
+    if not kept_in_sql(task, context):
+        return TaskStateLedger(versions.task_state_store(context))
+    if not task.has_key and not hook.ledger_url():
         raise InvalidSettings(
-            "This Airflow keeps no task state over retries (that needs 3.3). Upgrade, or say durable=False: then"
-            " a retry of this task starts a new execution."
+            "This Airflow keeps no task state over retries (that needs 3.3). Name a SQL ledger (ledger_url of"
+            f" connection {hook.transactionlink_conn_id!r}, or of [transactionlink] in airflow.cfg), which then keeps"
+            " this task; or say durable=False: then a retry of it starts a new execution. Nothing was started."
         )
-    return TaskStateLedger(store)
+    return hook.sql_ledger()
+
+
+def kept_in_sql(task: TransactionlinkRunWorkflowOperator, context: Context) -> bool:
+    """
+    Whether the step's state, if it is kept, is kept in a SQL ledger.
+    """
+    return task.has_key or versions.task_state_store(context) is None
 
 
 def ledger_key(task: TransactionlinkRunWorkflowOperator, context: Context) -> str:
@@ -186,10 +212,6 @@ def seconds(timeout: timedelta | float) -> float:
     A duration as a number.
     """
     return float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
-
-
-def _revealed(value: Any) -> Any:
-    return value.reveal() if isinstance(value, Withheld) else value
 
 
 def _unusable(task: TransactionlinkRunWorkflowOperator, error: Exception) -> InvalidRequest:

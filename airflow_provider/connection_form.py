@@ -74,6 +74,14 @@ FIELDS: dict[str, dict[str, Any]] = {
         ),
         "schema": {"type": ["string", "null"], "format": "password"},
     },
+    "inbox_url": {
+        "label": "Inbox URL",
+        "description": (
+            "Database in which webhooks arrive, as in the ledger URL: waits in the triggerer then see endings at once,"
+            " and poll rarely. Default: [transactionlink] inbox_url of airflow.cfg."
+        ),
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
     "status_map": {
         "label": "Status map (JSON)",
         "description": 'Status words that this version does not know, such as {"ON_HOLD": "WAITING"}.',

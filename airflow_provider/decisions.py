@@ -6,7 +6,6 @@ A signal alone does not say: Airflow sends the same one for both. The state of t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> 
     if ti is None:
         return False
     try:
-        state = await asyncio.to_thread(_state_of, ti)
+        state = _found(ti, await versions.triggerer_task_states(**_criteria(ti)))
     except Exception as error:
         log.warning("Airflow did not say whether somebody ended this task (%s).", type(error).__name__)
         return False
@@ -87,13 +86,20 @@ async def make_ready(ti: TaskIdentity | None) -> None:
         return
     _ready = True
     try:
-        await asyncio.to_thread(_state_of, ti)
+        await versions.triggerer_task_states(**_criteria(ti))
     except Exception as error:
         log.debug("Airflow could not be asked for the state of a task (%s).", type(error).__name__)
 
 
 def _state_of(ti: TaskIdentity) -> str | None:
-    states = versions.task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index)
+    return _found(ti, versions.task_states(**_criteria(ti)))
+
+
+def _criteria(ti: TaskIdentity) -> dict[str, Any]:
+    return {"dag_id": ti.dag_id, "task_ids": [ti.task_id], "run_ids": [ti.run_id], "map_index": ti.map_index}
+
+
+def _found(ti: TaskIdentity, states: dict[str, Any]) -> str | None:
     if not states:
         return "removed"
     found = list(states[ti.run_id].values())

@@ -53,7 +53,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
             (``retry_failed``).
         under_way: An execution is being waited for. A connection that cannot be read is then a reason to come back:
             Airflow says that it does not exist also when its secrets backend is away.
-        keyed: The step has a key of the caller's own, so that ``tl ledger`` can be told what became of a start.
+        keyed: The step is in a SQL ledger, where ``tl ledger`` can be told what became of a start.
     """
     from tl_orchestration.errors import (
         AuthenticationError,
@@ -78,22 +78,22 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
         )
         message = str(error)
         if isinstance(error, StartOutcomeUnknown) and not keyed:
-            message = f"{error.what} {_way_out(error)}"
+            message = unknown_start_message(error)
         raise (TransactionlinkRetry if again else TransactionlinkFailure)(message, error) from None
 
 
-def _way_out(error: StartOutcomeUnknown) -> str:
+def unknown_start_message(error: StartOutcomeUnknown) -> str:
     """
-    What a person does about a start of unknown fate, here where the ledger is Airflow's task state. A clear that
-    discards the task state (an option of versions after 3.3) would discard the verdict.
+    What happened, and what a person does about it, where the ledger is Airflow's task state. A clear that discards the
+    task state (an option of versions after 3.3) would discard the verdict.
     """
     if error.key is None:
-        return UNRECORDED_START
+        return f"{error.what} {UNRECORDED_START}"
     key, url = shlex.quote(error.key), shlex.quote(_ledger_url())
     adopted = f"tl ledger adopt {key} {error.execution_id or 'EXECUTION_ID'} --reason TEXT --url {url}"
     return (
-        f"Then tell Airflow's task state: `{adopted}` if it runs, `tl ledger not-started {key} --reason TEXT --url"
-        f" {url}` if it does not. And clear the task; where Airflow asks, keep its task state."
+        f"{error.what} Then tell Airflow's task state: `{adopted}` if it runs, `tl ledger not-started {key} --reason"
+        f" TEXT --url {url}` if it does not. And clear the task; where Airflow asks, keep its task state."
     )
 
 

@@ -71,13 +71,8 @@ def destination(hook: TransactionlinkHook, result: Any) -> ResultUri | None:
         raise InvalidRequest(
             "result must be 'reference', 'full', 'none' or the URI of a storage, such as s3://bucket/."
         )
-    uri, allowed = ResultUri.parse(value), hook.result_uri_prefixes()
-    if allowed and not any(uri.is_within(prefix) for prefix in allowed):
-        below = ", ".join(str(prefix) for prefix in allowed)
-        raise InvalidRequest(
-            f"Connection {hook.transactionlink_conn_id!r} allows results only below {below} (result_uri_prefixes), and"
-            " the URI given as result is not."
-        )
+    uri = ResultUri.parse(value)
+    hook.check_result_uri(uri, "the URI given as result")
     storage(uri)
     return uri
 

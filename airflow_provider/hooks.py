@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
-from airflow_provider import connection_form
+from airflow_provider import connection_form, inboxes
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from tl_orchestration import AsyncClient, Client
+    from tl_orchestration.hints import HintSource
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.result_uri import ResultUri
 
@@ -130,9 +131,14 @@ class TransactionlinkHook(BaseHook):
             raise _undefined(self.transactionlink_conn_id) from None
 
     @staticmethod
-    def async_client(connection: Connection, status_map: Mapping[str, str] | None = None) -> AsyncClient:
+    def async_client(
+        connection: Connection, status_map: Mapping[str, str] | None = None, inbox: HintSource | None = None
+    ) -> AsyncClient:
         """
         A client for an event loop, with what a connection says. Its credential stays as it was read.
+
+        Args:
+            inbox: Where webhooks arrive, so that its waits hear of endings.
 
         Raises:
             InvalidSettings: As :meth:`get_client`.
@@ -140,7 +146,7 @@ class TransactionlinkHook(BaseHook):
         from airflow_provider.observer import observer
         from tl_orchestration import AsyncClient
 
-        return AsyncClient(**client_arguments(connection, status_map), observer=observer(triggerer=True))
+        return AsyncClient(**client_arguments(connection, status_map), observer=observer(triggerer=True), inbox=inbox)
 
     def service(self) -> str:
         """
@@ -150,17 +156,14 @@ class TransactionlinkHook(BaseHook):
 
     def sql_ledger(self) -> Ledger:
         """
-        The ledger for keys of the caller's own: the connection's ``ledger_url``, else ``[transactionlink] ledger_url``
-        of ``airflow.cfg``. Nothing is opened before its first use.
+        The ledger at :meth:`ledger_url`. Nothing is opened before its first use.
 
         Raises:
             InvalidSettings: There is none, it cannot be used, or what it needs is not installed.
         """
-        from airflow_provider.versions import conf
         from tl_orchestration.errors import InvalidSettings
 
-        named = _extra(self._connection()).get("ledger_url")
-        url = str(named or conf.get("transactionlink", "ledger_url", fallback="") or "").strip()
+        url = self.ledger_url()
         if not url:
             raise InvalidSettings(
                 f"A key needs a SQL ledger, and neither connection {self.transactionlink_conn_id!r} (ledger_url) nor"
@@ -170,8 +173,18 @@ class TransactionlinkHook(BaseHook):
         try:
             from tl_orchestration.ledger import SqlLedger
         except ImportError as error:
-            raise InvalidSettings(f"The key of a task is kept in a SQL ledger, and {error}.") from None
+            raise InvalidSettings(f"This task is kept in a SQL ledger, and {error}.") from None
         return SqlLedger(url)
+
+    def ledger_url(self) -> str:
+        """
+        Of the SQL ledger: the connection's ``ledger_url``, else ``[transactionlink] ledger_url`` of ``airflow.cfg``;
+        empty without one.
+        """
+        from airflow_provider.versions import conf
+
+        named = _extra(self._connection()).get("ledger_url")
+        return str(named or conf.get("transactionlink", "ledger_url", fallback="") or "").strip()
 
     def execution_url(self, execution_id: str) -> str:
         """
@@ -187,16 +200,27 @@ class TransactionlinkHook(BaseHook):
         """
         return bool(_extra(self._connection()).get("forbid_full_result"))
 
-    def result_uri_prefixes(self) -> tuple[ResultUri, ...]:
+    def check_result_uri(self, uri: ResultUri, what: str) -> None:
         """
-        Below which storage URIs the connection lets tasks write results; empty: anywhere.
+        Refuse a storage URI that is below none of the connection's ``result_uri_prefixes``, where it has any.
+
+        Args:
+            what: What names it, as the subject of a sentence.
 
         Raises:
-            InvalidSettings: They cannot be read.
+            InvalidRequest: It is below none.
+            InvalidSettings: They cannot be read, or there is no such connection.
         """
         from tl_orchestration import result_uri
+        from tl_orchestration.errors import InvalidRequest
 
-        return result_uri.prefixes(_extra(self._connection()).get("result_uri_prefixes"))
+        allowed = result_uri.prefixes(_extra(self._connection()).get("result_uri_prefixes"))
+        if allowed and not any(uri.is_within(prefix) for prefix in allowed):
+            below = ", ".join(str(prefix) for prefix in allowed)
+            raise InvalidRequest(
+                f"Connection {self.transactionlink_conn_id!r} allows results only below {below} (result_uri_prefixes),"
+                f" and {what} is not."
+            )
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -229,6 +253,16 @@ class TransactionlinkHook(BaseHook):
             return self.get_connection(self.transactionlink_conn_id)
         except AirflowNotFoundException:
             raise _undefined(self.transactionlink_conn_id) from None
+
+
+def inbox_url(connection: Connection) -> str | None:
+    """
+    Of the inbox of webhooks: the connection's ``inbox_url``, else ``[transactionlink] inbox_url`` of ``airflow.cfg``.
+
+    Raises:
+        InvalidSettings: The connection's extra cannot be read.
+    """
+    return inboxes.url_of(_extra(connection))
 
 
 def client_arguments(

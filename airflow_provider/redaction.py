@@ -41,3 +41,10 @@ class Withheld:
         return f"Withheld({self.serialize()!r})"
 
     __str__ = __repr__
+
+
+def revealed(value: Any) -> Any:
+    """
+    The value itself, withheld or not.
+    """
+    return value.reveal() if isinstance(value, Withheld) else value

@@ -4,15 +4,14 @@ Results outside of XCom: written to an object storage, and fetched again from wh
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider import connection_form
-from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, reported
+from airflow_provider.failures import TransactionlinkRetry, reported
 from tl_orchestration import Handle, result_file
 from tl_orchestration.answers import safe_id
-from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.errors import InvalidRequest, InvalidSettings, StorageFailed
 from tl_orchestration.result_uri import ResultUri
 
 if TYPE_CHECKING:
@@ -36,7 +35,8 @@ def load_result(
     Args:
         reference: The return value. With ``result_uri``, the file is read and checked against ``sha256`` and ``size``;
             with ``result``, that is it; else the service is asked for the result of ``execution_id``.
-        transactionlink_conn_id: Connection by which the service is asked.
+        transactionlink_conn_id: Connection by which the service is asked. Its ``result_uri_prefixes`` hold for
+            ``result_uri`` as well: a reference has come through XCom, and nothing is read from wherever it may name.
         api_version: 1 for a legacy execution that is about a case; its result has other members.
 
     Raises:
@@ -53,9 +53,11 @@ def load_result(
             )
         if isinstance(reference.get("result"), dict):
             return dict(reference["result"])
-        if "result_uri" in reference:
-            return _read(reference, execution_id)
         hook = TransactionlinkHook(transactionlink_conn_id)
+        if "result_uri" in reference:
+            uri = ResultUri.parse(reference["result_uri"])
+            hook.check_result_uri(uri, "the result_uri of this reference")
+            return result_file.read(uri, execution_id, reference, _reach)
         with hook.get_client() as client:
             return client.result(Handle(execution_id=execution_id, service=hook.service(), api_version=api_version))
 
@@ -92,39 +94,14 @@ def written(uri: ResultUri, execution_id: str, document: Mapping[str, Any]) -> d
         InvalidSettings: As :func:`storage`.
         TransactionlinkRetry: The storage did not take it.
     """
-    file, content = uri.file_of(execution_id), result_file.encoded(document)
-    path = storage(file)
     try:
-        result_file.put(path.fs, file.scheme, path.path, content)
-    except Exception as error:  # any of any file system; only its class is safe to tell
-        raise TransactionlinkRetry(
-            f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
-            f" ({type(error).__name__}). The service still has it."
-        ) from None
-    log.info("The result of execution %s is at %s, %d bytes.", execution_id, file, len(content))
-    return {"result_uri": str(file), **result_file.described(content)}
+        said = result_file.written(uri, execution_id, document, _reach)
+    except StorageFailed as error:
+        raise TransactionlinkRetry(str(error), error) from None
+    log.info("The result of execution %s is at %s, %d bytes.", execution_id, said["result_uri"], said["size"])
+    return said
 
 
-def _read(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
-    uri = ResultUri.parse(reference["result_uri"])
-    expected = result_file.expected(reference, execution_id)
+def _reach(uri: ResultUri) -> tuple[result_file.Files, str]:
     path = storage(uri)
-    try:
-        content: bytes = path.fs.cat_file(path.path)
-    except FileNotFoundError:
-        raise TransactionlinkFailure(
-            f"The result of execution {execution_id} is no longer at {uri}. While the service has it, load_result"
-            " without result_uri asks there."
-        ) from None
-    except Exception as error:  # as in written
-        raise TransactionlinkRetry(
-            f"The result of execution {execution_id} could not be read from {uri.scheme}://{uri.host}"
-            f" ({type(error).__name__})."
-        ) from None
-    if result_file.described(content) != expected:
-        raise TransactionlinkFailure(
-            f"The file at {uri} is not the result of execution {execution_id} that was written there: it has"
-            f" {len(content)} bytes, and size or SHA-256 differ. Do not use it."
-        )
-    document: dict[str, Any] = json.loads(content)
-    return document
+    return path.fs, path.path

@@ -7,10 +7,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-try:
-    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-except ImportError:
-    raise ImportError("TransactionlinkRetryPolicy needs Airflow 3.3: before, tasks have no retry_policy.") from None
+from airflow_provider import versions
+
+if not versions.HAS_RETRY_POLICY:
+    raise ImportError("TransactionlinkRetryPolicy needs Airflow 3.3: before, tasks have no retry_policy.")
+
+from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

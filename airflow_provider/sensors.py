@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from tl_orchestration import Client, Handle
     from tl_orchestration.outcome import OutcomeRules
 
 
@@ -27,7 +28,8 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
 
     Args:
         execution_id: Which execution; often another task's ``execution_id``.
-        transactionlink_conn_id: Connection.
+        transactionlink_conn_id: Connection. Its service is the one that the execution lives in.
+        api_version: 1 for a legacy execution that is about a case; its result has other members.
         deferrable: Wait in the triggerer. Default: ``[operators] default_deferrable``.
         result: ``reference``, ``full``, ``none`` or the URI of a storage, as in the operator.
         result_fields, fail_when, skip_when, on_partial, status_map: As in the operator.
@@ -46,6 +48,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         *,
         execution_id: str,
         transactionlink_conn_id: str = connection_form.DEFAULT_CONN_ID,
+        api_version: int | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         result: str = "reference",
         result_fields: Mapping[str, str] | None = None,
@@ -58,6 +61,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.execution_id = execution_id
         self.transactionlink_conn_id = transactionlink_conn_id
+        self.api_version = api_version
         self.deferrable = deferrable
         self.result: Any = result  # Withheld, once rendered to what is refused
         self.result_fields = result_fields
@@ -147,6 +151,8 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
                 deadline=deadline,
                 poll_interval=float(self.poke_interval) or None,
                 status_map=dict(self.status_map or {}),
+                service=None,
+                api_version=self.api_version,
             ),
             method_name="execute_complete",
         )
@@ -163,11 +169,20 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         with reported(under_way=True):
             rules, hook = self._rules(), TransactionlinkHook(self.transactionlink_conn_id)
             handing_on.destination(hook, self.result)
+            handing_on.check_fields(hook, self.result_fields)
             with hook.get_client(status_map=self.status_map) as client:
-                execution = client.poll(execution_id)
+                execution = client.poll(self._target(client, execution_id))
                 if not execution.is_terminal:
                     return None
                 return handing_on.returned(hook, client, execution, rules, result=self.result)
+
+    def _target(self, client: Client, execution_id: str) -> Handle | str:
+        from tl_orchestration import Handle
+        from tl_orchestration.answers import safe_id
+
+        if self.api_version is None or safe_id(execution_id) is None:
+            return execution_id  # which the client refuses where it is no id
+        return Handle(execution_id=execution_id, service=client.service, api_version=self.api_version)
 
     def _rules(self) -> OutcomeRules:
         from tl_orchestration.outcome import OutcomeRules

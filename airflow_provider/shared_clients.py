@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
+from contextvars import Context
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, field, frozen
+
+from airflow_provider import inboxes, versions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from tl_orchestration import AsyncClient
+    from tl_orchestration.webhooks.inbox import Inbox
 
 #: Seconds after which the connection is read again, so that an edited one takes effect on the next trigger.
 LIFETIME = 300.0
@@ -36,10 +40,21 @@ class _Shared:
     users: int = 0
 
 
+@frozen
+class _Found:
+    """
+    What a look-up brought: the connection, and the inbox that it names.
+    """
+
+    connection: Connection
+    inbox: Inbox | None
+
+
 @define(eq=False)
 class _Pool:
     clients: dict[_Key, _Shared] = field(factory=dict)
-    building: asyncio.Lock = field(factory=asyncio.Lock)
+    look_ups: dict[str, asyncio.Task[_Found]] = field(factory=dict)
+    inboxes: dict[str, Inbox | None] = field(factory=dict)
 
 
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
@@ -68,23 +83,68 @@ async def borrowed(conn_id: str, status_map: Mapping[str, str]) -> AsyncIterator
 async def _current(pool: _Pool, key: _Key) -> _Shared:
     from airflow_provider.hooks import TransactionlinkHook
 
-    async with pool.building:
-        now = asyncio.get_running_loop().time()
-        shared = pool.clients.get(key)
-        if shared is not None and now - shared.read_at <= LIFETIME:
-            return shared
-        conn_id, status_map = key
-        hook = TransactionlinkHook(conn_id)
-        connection = await hook.alook_up()
-        if shared is not None and connection == shared.connection:
-            # Long waits would otherwise keep one generation of clients after another, each with connections of its own.
-            shared.read_at = now
-            return shared
-        fresh = _Shared(hook.async_client(connection, dict(status_map)), connection, read_at=now)
-        pool.clients[key] = fresh
-        if shared is not None and shared.users == 0:
-            await shared.client.close()
-        return fresh
+    conn_id, status_map = key
+    now = asyncio.get_running_loop().time
+    if (shared := pool.clients.get(key)) is not None and now() - shared.read_at <= LIFETIME:
+        return shared
+    found = await _looked_up(pool, conn_id)
+    shared = pool.clients.get(key)  # another trigger may have made it meanwhile
+    if shared is not None and versions.same_connection(found.connection, shared.connection):
+        # Long waits would otherwise keep one generation of clients after another, each with connections of its own.
+        shared.read_at = now()
+        return shared
+    client = TransactionlinkHook.async_client(found.connection, dict(status_map), found.inbox)
+    fresh = _Shared(client, found.connection, read_at=now())
+    pool.clients[key] = fresh
+    if shared is not None and shared.users == 0:
+        await shared.client.close()
+    return fresh
+
+
+async def inbox_of(conn_id: str) -> Inbox | None:
+    """
+    The inbox that a connection names; None if there is none.
+
+    Raises:
+        InvalidSettings: The connection cannot be used.
+    """
+    pool = _pools.setdefault(asyncio.get_running_loop(), _Pool())
+    return (await _looked_up(pool, conn_id)).inbox
+
+
+async def _looked_up(pool: _Pool, conn_id: str) -> _Found:
+    """
+    The connection, by one look-up for all who ask meanwhile. It goes on if the trigger that began it is cancelled.
+    """
+    task = pool.look_ups.get(conn_id)
+    if task is None:
+        loop = asyncio.get_running_loop()
+        task = pool.look_ups[conn_id] = loop.create_task(_look_up(pool, conn_id), context=Context())
+        task.add_done_callback(lambda done: _take_note(pool, conn_id, done))
+    return await asyncio.shield(task)
+
+
+async def _look_up(pool: _Pool, conn_id: str) -> _Found:
+    from asgiref.sync import ThreadSensitiveContext
+
+    from airflow_provider.hooks import TransactionlinkHook, inbox_url
+
+    # Airflow asks a secrets backend in a thread, and else in the same one for all: one that is away would keep all
+    # other connections waiting.
+    async with ThreadSensitiveContext():
+        connection = await TransactionlinkHook(conn_id).alook_up()
+    url = inbox_url(connection)
+    if url is None:
+        return _Found(connection, None)
+    if url not in pool.inboxes:
+        pool.inboxes.setdefault(url, await asyncio.to_thread(inboxes.opened_if_possible, url))
+    return _Found(connection, pool.inboxes[url])
+
+
+def _take_note(pool: _Pool, conn_id: str, done: asyncio.Task[_Found]) -> None:
+    del pool.look_ups[conn_id]
+    if not done.cancelled():
+        done.exception()  # whoever asked may be gone
 
 
 def forget(client: AsyncClient) -> None:

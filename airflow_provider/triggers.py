@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider import versions
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider.events import WaitEvent
-    from tl_orchestration import Execution, Handle, Patience
+    from tl_orchestration import AsyncClient, Execution, Handle, Patience
 
 #: Seconds between two looks at a connection whose credential is refused, and for how long that is forgiven: a rotated
 #: token must not kill what waits.
@@ -35,10 +37,11 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         execution_id: What to wait for.
         deadline: When to give up, epoch seconds; None: when the execution expires.
         expires_at: When the service ends the execution, epoch seconds, if known.
-        poll_interval: Fixed interval between polls, seconds; None: one that grows with the time waited.
+        poll_interval: Fixed interval between polls, seconds; None: one that grows with the time waited, or, while the
+            connection has an inbox of webhooks that can be read, a slow one.
         status_map: Status words that the task teaches.
         owned: Whether the task started it; a fresh id may be unknown to the service for a moment.
-        service: Which API it lives in.
+        service: Which API it lives in; None: the connection's.
         api_version: The version of the API that it was started with, where the service has several.
         cancel_on_kill: Whether to cancel the execution when somebody ends the deferred task.
         durable: Whether a cleared task finds what it has started: its next try then cancels it, and not this trigger.
@@ -54,7 +57,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         poll_interval: float | None = None,
         status_map: dict[str, str] | None = None,
         owned: bool = False,
-        service: str = "transactionlink",
+        service: str | None = "transactionlink",
         api_version: int | None = None,
         cancel_on_kill: bool = False,
         durable: bool = True,
@@ -103,7 +106,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         try:
             payload = (await self._event()).to_dict()
         except asyncio.CancelledError:
-            if not hasattr(BaseTrigger, "on_kill"):  # Airflow 3.1 and 3.2 only cancel, whatever the reason
+            if not versions.HAS_TRIGGER_ON_KILL:
                 await self.on_kill()
             raise
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
@@ -125,7 +128,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                 asyncio.timeout(_CANCEL_BUDGET),
                 shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client,
             ):
-                await client.cancel(self._handle())
+                await client.cancel(self._handle(client))
         except Exception as error:
             accepted = isinstance(error, TransactionlinkError) and error.cancel_accepted
             said = str(error) if isinstance(error, TransactionlinkError) else type(error).__name__
@@ -149,7 +152,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                 execution_id=self.execution_id,
                 deadline=self.deadline,
                 expires_at=self.expires_at,
-                service=self.service,
+                service=self.service or "transactionlink",  # whose task knows none needs none
                 api_version=self.api_version,
                 **facts,
             )
@@ -169,21 +172,25 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         """
         Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
         """
-        from airflow_provider import decisions
+        from airflow_provider import decisions, inboxes
         from tl_orchestration import Pacing, Patience
         from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
 
         if self.cancel_on_kill:
             await decisions.make_ready(self.task_instance)
-        handle = self._handle()
-        pacing = Pacing() if self.poll_interval is None else Pacing.every(self.poll_interval)
-        patience = Patience(pacing=pacing, cancel_on_timeout=False, credential_budget=0.0)
+        fixed = None if self.poll_interval is None else Pacing.every(self.poll_interval)
+        patience = Patience(
+            pacing=fixed or Pacing(),
+            safety_net=fixed or inboxes.safety_net(),
+            cancel_on_timeout=False,
+            credential_budget=0.0,
+        )
         now = asyncio.get_running_loop().time
         gives_up = now() + _CREDENTIAL_BUDGET
         while True:
             began = now()
             try:
-                return await self._wait_once(handle, patience)
+                return await self._wait_once(patience)
             except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
                 if now() - began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
                     gives_up = now() + _CREDENTIAL_BUDGET
@@ -192,25 +199,25 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
                 self.log.warning("Waiting for execution %s goes on: %s", self.execution_id, error)
                 await asyncio.sleep(_CREDENTIAL_PAUSE)
 
-    def _handle(self) -> Handle:
+    def _handle(self, client: AsyncClient) -> Handle:
         from tl_orchestration import Handle
 
         return Handle(
             execution_id=self.execution_id,
-            service=self.service,
+            service=self.service or client.service,
             deadline=self.deadline,
             expires_at=self.expires_at,
             owned=self.owned,
             api_version=self.api_version,
         )
 
-    async def _wait_once(self, handle: Handle, patience: Patience) -> Execution:
+    async def _wait_once(self, patience: Patience) -> Execution:
         from airflow_provider import shared_clients
         from tl_orchestration.errors import AuthenticationError, PermissionDenied
 
         async with shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client:
             try:
-                return await client.wait(handle, patience=patience)
+                return await client.wait(self._handle(client), patience=patience)
             except (AuthenticationError, PermissionDenied):
                 shared_clients.forget(client)
                 raise

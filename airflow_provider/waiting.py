@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,9 +14,10 @@ from attrs import evolve
 
 from airflow_provider import decisions
 from airflow_provider.events import Ending, WaitEvent
-from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
+from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, unknown_start_message
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration import Execution, Handle, Pacing, Patience, errors
+from tl_orchestration.correlation import recorded_correlation
 from tl_orchestration.errors import (
     LedgerError,
     NotCancellableYet,
@@ -24,14 +26,15 @@ from tl_orchestration.errors import (
     WaitInterrupted,
     WaitTimeout,
 )
-from tl_orchestration.ledger.entry import OPEN
+from tl_orchestration.fate import unknown_start
+from tl_orchestration.ledger.entry import OPEN, Event, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
     from tl_orchestration import Client
-    from tl_orchestration.ledger import Ledger
+    from tl_orchestration.ledger import Entry, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -114,25 +117,21 @@ def stoppable_start(client: Client, key: str, context: Any, *, cancel: bool) -> 
     try:
         yield
     except WaitInterrupted:
-        stopped(client, _on_record(client, key), context, cancel=cancel)
+        try:
+            entry = None if client.ledger is None else client.ledger.read(key)
+        except LedgerError as error:
+            log.warning("The ledger of step %s could not be read: %s", key, error)
+            entry = None
+        stopped(client, _running(client, key, entry), context, cancel=cancel)
     except AirflowTaskTimeout:
-        handle = _on_record(client, key)
-        if handle is None:
-            log.error("The time of the task is up during its start. What became of it: tl ledger show %r", key)
-        elif cancel:
-            _cancel(client, handle)
+        _start_ran_out_of_time(client, key, cancel=cancel)
         raise
 
 
-def _on_record(client: Client, key: str) -> Handle | None:
+def _running(client: Client, key: str, entry: Entry | None) -> Handle | None:
     """
     The step's execution that may still run, if its ledger knows one.
     """
-    try:
-        entry = None if client.ledger is None else client.ledger.read(key)
-    except LedgerError as error:
-        log.warning("The ledger of step %s could not be read: %s", key, error)
-        return None
     if entry is None or entry.execution_id is None or entry.state not in OPEN:
         return None
     return Handle(
@@ -143,6 +142,39 @@ def _on_record(client: Client, key: str) -> Handle | None:
         expires_at=entry.expires_at,
         owned=True,
     )
+
+
+def _start_ran_out_of_time(client: Client, key: str, *, cancel: bool) -> None:
+    """
+    Airflow's own limit cuts a request off in the middle. A start that was on its way then has an unknown fate, which
+    goes on record here, for no core flow could yield to do it.
+    """
+    who, ledger = "This try of the step was ended by its execution_timeout and", client.ledger
+    if ledger is None:
+        log.error("%s", unknown_start_message(unknown_start(None, None, who)))
+        return
+    try:
+        entry = ledger.read(key)
+        handle = _running(client, key, entry)
+        if handle is not None:
+            if cancel:
+                _cancel(client, handle)
+            return
+        if entry is None or entry.state is not State.INTENT or entry.preparing:
+            log.warning("The time of the task was up before the start of step %s was sent.", key)
+            return
+        if not ledger.fenced:
+            # The intent may be another process's, which is about to record what came of it.
+            log.error("The time of the task was up during a start of step %s: tl ledger show %s", key, shlex.quote(key))
+            return
+        found = unknown_start(key, None, who, correlation=recorded_correlation(entry))
+        log.error("%s", unknown_start_message(found))
+        event = Event(state=State.UNKNOWN, at=time.time(), reason="AirflowTaskTimeout", version=entry.version)
+        ledger.append(key, event)
+    except LedgerError as error:
+        log.error(
+            "The ledger of step %s fails; the next try takes an intent for a start of unknown fate. %s", key, error
+        )
 
 
 def _ends_within(handle: Handle, seconds: float) -> bool:

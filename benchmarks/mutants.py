@@ -1,5 +1,6 @@
 """
-Mutation testing of what decides whether a start may happen: which small changes no unit test notices.
+Mutation testing of what decides whether a start may happen, and whether a webhook is genuine: which small changes no
+test notices.
 
 The work is done in a copy, so that the project's own files never change. A run is cut off after its time; mutants that
 it has not come to are counted as not checked, never as found.
@@ -18,18 +19,45 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from attrs import frozen
+
 PROJECT = Path(__file__).parents[1]
-MODULES = ("start", "attempt", "fate", "claim", "retry", "ledger/entry")
-TESTS = (
-    "test_start.py",
-    "test_attempt.py",
-    "test_claim.py",
-    "test_correlation.py",
-    "test_idempotency.py",
-    "test_retry.py",
-    "test_retry_budget.py",
-    "ledger/test_entry.py",
-)
+
+
+@frozen
+class Group:
+    """
+    What is changed, below ``tl_orchestration``, and what is run against it, below ``tests``.
+    """
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+GROUPS = {
+    "start": Group(
+        ("start", "attempt", "fate", "claim", "retry", "ledger/entry"),
+        (
+            "unit/start",
+            "unit/test_attempt.py",
+            "unit/test_claim.py",
+            "unit/test_correlation.py",
+            "unit/test_idempotency.py",
+            "unit/test_retry.py",
+            "unit/test_retry_budget.py",
+            "unit/ledger/test_entry.py",
+        ),
+    ),
+    "webhooks": Group(
+        ("webhooks/envelope", "webhooks/signatures", "webhooks/keys", "webhooks/public_key", "webhooks/inbox"),
+        (
+            "unit/webhooks/test_signatures.py",
+            "unit/webhooks/test_keys.py",
+            "unit/webhooks/test_inbox.py",
+            "wire/webhooks/test_key_server.py",
+        ),
+    ),
+}
 CONFIGURATION = """
 [tool.mutmut]
 also_copy = ["conftest.py"]
@@ -58,23 +86,24 @@ def main() -> None:
     Run, and print score and survivors.
     """
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("group", nargs="?", choices=GROUPS, default="start", help="default: start")
     parser.add_argument("--seconds", type=float, default=420.0, help="longest time for the run (default: 420)")
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns of mutants, such as '*fate*'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        _prepare(copy)
+        _prepare(copy, GROUPS[arguments.group])
         _run(copy, arguments.seconds, arguments.only)
         _report(copy)
 
 
-def _prepare(copy: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__", "e2e", "examples", "wire", "packaging")
+def _prepare(copy: Path, group: Group) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "e2e", "examples", "packaging")
     for folder in ("tl_orchestration", "tests"):
         shutil.copytree(PROJECT / folder, copy / folder, ignore=ignored)
     (copy / "conftest.py").write_text(PROFILE)
-    modules = ", ".join(f'"tl_orchestration/{module}.py"' for module in MODULES)
-    tests = ", ".join(f'"tests/unit/{test}"' for test in TESTS)
+    modules = ", ".join(f'"tl_orchestration/{module}.py"' for module in group.modules)
+    tests = ", ".join(f'"tests/{test}"' for test in group.tests)
     (copy / "pyproject.toml").write_text(CONFIGURATION.format(modules=modules, tests=tests))
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from attrs import field, frozen
 
-from dev.airflow_http import AirflowError, AirflowHttp
+from dev.airflow_http import AirflowHttp
+from dev.http_service import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -37,7 +38,6 @@ class TaskInstance:
     state: str | None
     try_number: int
     start_date: datetime | None
-    end_date: datetime | None
     duration: float | None
     pid: int | None
     raw: dict[str, Any] = field(repr=False)
@@ -53,7 +53,6 @@ class TaskInstance:
             state=raw["state"],
             try_number=raw["try_number"],
             start_date=_moment(raw["start_date"]),
-            end_date=_moment(raw["end_date"]),
             duration=raw["duration"],
             pid=raw["pid"],
             raw=raw,
@@ -136,7 +135,7 @@ class AirflowApi(AirflowHttp):
         def look() -> dict[str, Any] | None:
             try:
                 dag: dict[str, Any] = self.request("GET", f"dags/{dag_id}")
-            except AirflowError as error:
+            except ServiceError as error:
                 if error.status == 404:
                     return None
                 raise

@@ -100,17 +100,15 @@ def settings(
     return env | {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
 
 
-def prepare_database(python: Path, home: Path, env: Mapping[str, str], template: Path | None) -> None:
+def prepare_database(python: Path, home: Path, env: Mapping[str, str]) -> None:
     """
-    Give ``home`` a database of this Airflow version: its own one, migrated if need be, or a copy.
-
-    Args:
-        template: Default: in the virtual environment, so that it goes when the environment goes.
+    Give ``home`` a database of this Airflow version: its own one, migrated if need be, or a copy of a migrated one that
+    is kept in the virtual environment, so that it goes when the environment goes.
     """
     version = airflow_version(python)
     database, marker = home / "airflow.db", home / "airflow.db.version"
     if not database.exists():
-        template = template or environment_root(python) / "share" / f"airflow-template-{version}.db"
+        template = environment_root(python) / "share" / f"airflow-template-{version}.db"
         if not template.exists():
             build_template(python, template, env)
         shutil.copyfile(template, database)

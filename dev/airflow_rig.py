@@ -4,25 +4,23 @@ Real Airflow on this machine, in four processes, for tests and demonstrations.
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from dev import airflow_home, sessions
 from dev.airflow_api import AirflowApi
-from dev.airflow_http import AirflowError
-from dev.services import Guard, Service, free_port, stop, tail
+from dev.http_service import ServiceError
+from dev.rig import Rig
+from dev.services import Service, free_port, stop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 COMMANDS = {
     "api-server": ["api-server", "--host", "127.0.0.1", "--workers", "1"],
@@ -31,13 +29,8 @@ COMMANDS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 
-TROUBLE = re.compile(r"\[(warning|error|critical)|Traceback|Error\b")
-"""
-What makes a line of a log worth showing.
-"""
 
-
-class AirflowRig(AirflowApi):
+class AirflowRig(Rig, AirflowApi):
     """
     Airflow from nothing in about ten seconds, and gone without a trace: a context manager.
 
@@ -51,10 +44,11 @@ class AirflowRig(AirflowApi):
         connections: Connection id to JSON or URI.
         env: More environment for every process; wins over the rig's own settings.
         port: Of the api-server; default any free one.
-        template_db: A migrated database to begin with, built if missing; default: kept beside ``python``.
-        log_dir: One log file per process; default ``home/services``.
         database_url: Of an empty database for Airflow's own tables; default: an SQLite file in ``home``.
     """
+
+    product: ClassVar[str] = "Airflow"
+    trouble: ClassVar[re.Pattern[str]] = re.compile(r"\[(warning|error|critical)|Traceback|Error\b")
 
     def __init__(
         self,
@@ -65,32 +59,13 @@ class AirflowRig(AirflowApi):
         connections: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
-        template_db: Path | None = None,
-        log_dir: Path | None = None,
         database_url: str | None = None,
     ) -> None:
-        self.home = home.absolute()
         self.dags_folder = dags_folder.absolute()
         self.port = port or free_port()
-        self.log_dir = (log_dir or self.home / "services").absolute()
-        self._python = (python or Path(sys.executable)).absolute()
         self._connections = dict(connections or {})
-        self._extra = dict(env or {})
-        self._template = template_db
         self.database_url = database_url
-        self._services: dict[str, Service] = {}
-        self._killed: set[str] = set()
-        self._guard: Guard | None = None
-        super().__init__(f"http://127.0.0.1:{self.port}")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().__init__(f"http://127.0.0.1:{self.port}", home, python, env)
 
     # --- processes
 
@@ -100,6 +75,15 @@ class AirflowRig(AirflowApi):
         Airflow's SQLite file; to be opened for reading only.
         """
         return self.home / "airflow.db"
+
+    def environment(self) -> dict[str, str]:
+        """
+        Of every process of the rig.
+        """
+        settings = airflow_home.settings(
+            self._python, self.home, self.dags_folder, self.port, self._connections, self.database_url
+        )
+        return settings | self._extra
 
     @property
     def version(self) -> str:
@@ -122,39 +106,15 @@ class AirflowRig(AirflowApi):
         Args:
             timeout: Seconds until that is given up.
         """
-        if self._services:
-            raise RuntimeError("A rig is started once; make another one.")
-        self.home.mkdir(parents=True, exist_ok=True)
-        env = self._environment()
-        if self.database_url is None:
-            airflow_home.prepare_database(self._python, self.home, env, self._template)
-        else:
-            airflow_home.migrate(self._python, env)
-        atexit.register(self.stop)
-        try:
-            self._guard = Guard()
+        with self._starting():
+            if self.database_url is None:
+                airflow_home.prepare_database(self._python, self.home, self.environment())
+            else:
+                airflow_home.migrate(self._python, self.environment())
             since = datetime.now(UTC)
             for name in COMMANDS:
-                self._launch(name, name)
+                self._launch_command(name, name)
             self._wait_until_healthy(since, timeout)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """
-        End all processes: 2 to 5 seconds. Afterwards none is left, not even of tasks that were running.
-        """
-        atexit.unregister(self.stop)
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        try:
-            # The triggerer's supervisor sits out a delay of ten seconds although its runner has gone.
-            stop(list(self._services.values()), idle_alone="triggerer")
-        finally:
-            guard.close()
-            self.close()
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL, *, whole: bool = True) -> None:
         """
@@ -165,7 +125,7 @@ class AirflowRig(AirflowApi):
             whole: Signal also everything below it (of the scheduler: running tasks and their supervisors).
         """
         service = self._services[name]
-        self._killed.add(name)
+        self._ended.add(name)
         service.signal(number, whole=whole)
         if number is signal.SIGKILL and whole and service.session is not None:
             sessions.kill_all([service.session])
@@ -180,7 +140,7 @@ class AirflowRig(AirflowApi):
         """
         before = len(self.live_jobs("TriggererJob"))
         name = f"triggerer-{len(self._services)}"
-        self._launch(name, "triggerer")
+        self._launch_command(name, "triggerer")
         self.wait_for(lambda: len(self.live_jobs("TriggererJob")) > before or None, name, timeout)
         return name
 
@@ -189,15 +149,7 @@ class AirflowRig(AirflowApi):
         End one that :meth:`add_triggerer` has started.
         """
         stop([self._services.pop(name)], patience=3)
-        self._killed.discard(name)
-
-    def _launch(self, name: str, kind: str) -> None:
-        assert self._guard is not None, "the rig has been started"
-        command = [str(self._python), "-m", "airflow", *COMMANDS[kind]]
-        log = self.log_dir / f"{name}.log"
-        log.unlink(missing_ok=True)
-        self._services[name] = Service(name, command, self._environment(), self.home, log, self._guard)
-        self._services[name].start()
+        self._ended.discard(name)
 
     def restart(self, name: str, timeout: float = 60) -> None:
         """
@@ -207,7 +159,7 @@ class AirflowRig(AirflowApi):
         stop([service], patience=15)
         since = datetime.now(UTC)
         service.start()
-        self._killed.discard(name)
+        self._ended.discard(name)
         self._wait_until_healthy(since, timeout, only=name)
 
     def processes(self) -> list[int]:
@@ -271,28 +223,13 @@ class AirflowRig(AirflowApi):
         """
         command = [str(self._python), "-m", "airflow", *arguments]
         done = subprocess.run(
-            command, env=self._environment(), cwd=self.home, capture_output=True, text=True, timeout=timeout
+            command, env=self.environment(), cwd=self.home, capture_output=True, text=True, timeout=timeout
         )
         if done.returncode:
-            raise AirflowError(f"airflow {' '.join(arguments[:2])} ended with code {done.returncode}: {done.stderr}")
+            raise ServiceError(f"airflow {' '.join(arguments[:2])} ended with code {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def _environment(self) -> dict[str, str]:
-        settings = airflow_home.settings(
-            self._python, self.home, self.dags_folder, self.port, self._connections, self.database_url
-        )
-        return settings | self._extra
-
     # --- telling what went wrong
-
-    def check(self) -> None:
-        """
-        Raise if one of the four has died without being told to.
-        """
-        for name, service in self._services.items():
-            if service.session is not None and not service.running and name not in self._killed:
-                said = f"Airflow's {name} ended with code {service.returncode}."
-                raise AirflowError(f"{said} The end of {service.log}:\n{tail(service.log, 40)}")
 
     def complaints(self) -> str:
         """
@@ -300,10 +237,16 @@ class AirflowRig(AirflowApi):
         """
         try:
             said = [f"Import error in {file}:\n{trace}" for file, trace in self.import_errors().items()]
-        except AirflowError as error:
+        except ServiceError as error:
             said = [f"The import errors cannot be read: {error}"]
-        said += [f"From {s.log}:\n{tail(s.log, 8, only=TROUBLE)}" for s in self._services.values()]
-        return "\n".join(said)
+        return "\n".join([*said, super().complaints()])
+
+    def _launch_command(self, name: str, kind: str) -> None:
+        self._launch(name, ["airflow", *COMMANDS[kind]])
+
+    def _end(self, services: Sequence[Service]) -> None:
+        # The triggerer's supervisor sits out a delay of ten seconds although its runner has gone.
+        stop(services, idle_alone="triggerer")
 
     def _wait_until_healthy(self, since: datetime, timeout: float, only: str | None = None) -> None:
         """

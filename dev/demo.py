@@ -1,25 +1,32 @@
 """
 ``make demo``: an example KYC DAG on a real Airflow against the sandbox, told as it happens.
 
-Exit code 0 means: both runs succeeded, one customer was approved and one rejected, and each check was started once.
+Exit code 0 means: both runs succeeded, one customer was approved and one rejected, and each check was started once. Its
+end was told by a webhook, or with ``--drop-webhooks``, where none arrives, found by a poll.
 """
 
 from __future__ import annotations
 
-import shutil
+import argparse
 import sys
-import tempfile
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from attrs import define, field
 
-from dev.airflow_http import POLL, AirflowError
 from dev.airflow_rig import COMMANDS, AirflowRig
-from dev.stack import DAG_ID, DAGS, Console, connections, end_on_signals
+from dev.demonstration import DemoError, demonstrate
+from dev.http_service import POLL, ServiceError
+from dev.stack import DAG_ID, DAGS, SAFETY_NET, connections, deliver_to, webhooks_into
+from tl_orchestration.webhooks.inbox import Inbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dev.stack import Console
 
 EXPECTED = {"kyc-approve": "approve", "kyc-reject": "reject"}
 """
@@ -28,14 +35,8 @@ Workflow definition to the decision it leads to.
 
 DEADLINE = 180
 """
-Seconds for both runs together; ten is usual.
+Seconds for both runs together; ten is usual, and forty without webhooks.
 """
-
-
-class DemoError(Exception):
-    """
-    Something did not come out as it has to.
-    """
 
 
 @define
@@ -107,7 +108,16 @@ def commits(sandbox_url: str) -> list[str]:
     return [str(start["execution_id"]) for start in starts]
 
 
-def judge(rig: AirflowRig, run: Run, committed: list[str]) -> str:
+def drop_webhooks(sandbox_url: str) -> None:
+    """
+    Let no webhook arrive.
+    """
+    for name in EXPECTED:
+        lost = {"like": name, "webhooks": {"drop": 1.0}}
+        httpx.put(f"{sandbox_url}/_sandbox/definitions/{name}", json=lost, trust_env=False).raise_for_status()
+
+
+def judge(rig: AirflowRig, run: Run, committed: list[str], inbox: Inbox, *, drop: bool) -> str:
     """
     What came out of a run, in a line; raises if it is not what has to come out.
     """
@@ -119,16 +129,23 @@ def judge(rig: AirflowRig, run: Run, committed: list[str]) -> str:
         raise DemoError(f"Run {run.name} decided {decision!r}, not {EXPECTED[run.name]!r}.")
     if starts != 1:
         raise DemoError(f"The execution of run {run.name} was started {starts} times, not once.")
-    return f"{run.name}: execution {check['execution_id']}, decision {decision}, started {starts} time"
+    if bool(inbox.for_ids([check["execution_id"]])) is drop:
+        raise DemoError(f"The end of run {run.name} was {'' if drop else 'not '}told by a webhook.")
+    told = "found by a poll" if drop else "told by a webhook"
+    return f"{run.name}: execution {check['execution_id']}, started {starts} time, end {told}, decision {decision}"
 
 
-def play(console: Console, rig: AirflowRig, sandbox_url: str) -> None:
+def play(console: Console, rig: AirflowRig, sandbox_url: str, *, drop: bool) -> None:
     """
     Start Airflow, run the DAG for both customers, print and judge what happens.
     """
     console.say("airflow", f"{rig.version} is starting: {', '.join(COMMANDS)}")
     rig.start()
     console.say("airflow", f"is ready at {rig.base_url}")
+    deliver_to(rig.base_url, sandbox_url)
+    if drop:
+        drop_webhooks(sandbox_url)
+    console.say("webhooks", f"{'would be' if drop else 'are'} taken by the api-server; polls every {SAFETY_NET} s")
     rig.wait_for_dag(DAG_ID)
     console.say("airflow", f"has read the DAG {DAG_ID}")
     runs = [Run(name) for name in EXPECTED]
@@ -138,10 +155,10 @@ def play(console: Console, rig: AirflowRig, sandbox_url: str) -> None:
     follow(rig, console, runs)
     for run in runs:
         show(rig, console, run)
-    committed = commits(sandbox_url)
+    committed, inbox = commits(sandbox_url), Inbox(f"sqlite:///{inbox_of(rig.home)}")
     print(f"\n{console.paint('Outcome', 'title')}")
     for run in runs:
-        print(f"  {judge(rig, run, committed)}")
+        print(f"  {judge(rig, run, committed, inbox, drop=drop)}")
     print(f"  starts that the sandbox committed: {len(committed)}")
     if len(committed) != len(runs):
         raise DemoError(f"The sandbox committed {len(committed)} starts, not {len(runs)}.")
@@ -155,9 +172,24 @@ def explain(rig: AirflowRig) -> str:
     for name in EXPECTED:
         try:
             said.append(f"{name}\n{rig.describe_run(DAG_ID, Run(name).id)}")
-        except AirflowError as error:
+        except ServiceError as error:
             said.append(f"{name}: {error}")
     return "\n".join([*said, rig.complaints()])
+
+
+def rig_of(home: Path, sandbox_url: str) -> AirflowRig:
+    """
+    An Airflow that knows the sandbox, not started.
+    """
+    env = webhooks_into(inbox_of(home), sandbox_url)
+    return AirflowRig(home, DAGS, connections=connections(sandbox_url), env=env)
+
+
+def inbox_of(home: Path) -> Path:
+    """
+    Where its webhooks arrive.
+    """
+    return home / "inbox.db"
 
 
 def main() -> int:
@@ -167,33 +199,9 @@ def main() -> int:
     Returns:
         Exit code.
     """
-    from tl_orchestration.sandbox import SandboxServer
-
-    console = Console()
-    end_on_signals()
-    home = Path(tempfile.mkdtemp(prefix="kyc-demo-"))
-    failure = details = ""
-    try:
-        with SandboxServer() as sandbox:
-            console.say("sandbox", f"is ready at {sandbox.url}")
-            rig = AirflowRig(home, DAGS, connections=connections(sandbox.url))
-            try:
-                play(console, rig, sandbox.url)
-            except Exception as error:  # whatever it was, a person wants to read why and where to look
-                failure, details = f"{type(error).__name__}: {error}", explain(rig)
-            finally:
-                console.say("everything", "is being stopped")
-                rig.stop()
-    except KeyboardInterrupt:
-        shutil.rmtree(home, ignore_errors=True)
-        console.say("everything", "is stopped: interrupted")
-        return 130
-    console.say("everything", "is stopped")
-    if failure:
-        print(f"{details}\n\nFAILED. {failure}\nAirflow's home, with all logs, is kept: {home}", file=sys.stderr)
-        return 1
-    shutil.rmtree(home, ignore_errors=True)
-    return 0
+    parser = argparse.ArgumentParser(prog="python -m dev.demo")
+    parser.add_argument("--drop-webhooks", action="store_true", help="let every webhook be lost on its way")
+    return demonstrate(rig_of, partial(play, drop=parser.parse_args().drop_webhooks), explain)
 
 
 if __name__ == "__main__":

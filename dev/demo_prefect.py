@@ -2,25 +2,33 @@
 ``make demo-prefect``: an example KYC flow on a real Prefect server against the sandbox, told as it happens.
 
 Exit code 0 means: two customers were checked by flow runs that had no process while they waited, one was approved and
-one rejected; a third flow run was cancelled meanwhile, and its execution with it; each check was started once.
+one rejected; a third flow run was cancelled meanwhile, and its execution with it; each check was started once. The two
+were woken by webhooks, or with ``--drop-webhooks``, where none arrives, by the timer.
 """
 
 from __future__ import annotations
 
-import shutil
+import argparse
 import sys
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from attrs import define, field
 
-from dev.prefect_api import FINAL, POLL, PrefectError
+from dev.demonstration import DemoError, demonstrate
+from dev.http_service import POLL
+from dev.prefect_api import FINAL
 from dev.prefect_rig import PrefectRig
-from dev.stack import ROOT, TOKEN, Console, end_on_signals
+from dev.stack import ROOT, TOKEN
+from dev.webhook_rig import FORWARDER, WebhookRig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dev.stack import Console
 
 FLOW = "kyc-onboarding"
 EXPECTED = {"kyc-approve": "Completed", "kyc-reject": "Completed", "kyc-slow": "Cancelled"}
@@ -33,11 +41,11 @@ DURATION = 8.0
 Seconds that a check takes, so that a flow run is suspended and woken once.
 """
 
-WAKE_AFTER = timedelta(seconds=10)
+WAKE_AFTER = timedelta(seconds=30)
 
 DEADLINE = 180
 """
-Seconds for all runs together; forty is usual.
+Seconds for all runs together; forty is usual, and seventy without webhooks.
 """
 
 COLOURS = {
@@ -47,12 +55,6 @@ COLOURS = {
     "Running": "running",
     "Suspended": "deferred",
 }
-
-
-class DemoError(Exception):
-    """
-    Something did not come out as it has to.
-    """
 
 
 @define
@@ -85,6 +87,12 @@ class Sandbox:
         Let a definition take so long.
         """
         self._http.patch(f"/definitions/{definition}", json={"duration": seconds}).raise_for_status()
+
+    def drop_webhooks(self, definition: str) -> None:
+        """
+        Let no webhook of a definition arrive.
+        """
+        self._http.patch(f"/definitions/{definition}", json={"webhooks": {"drop": 1.0}}).raise_for_status()
 
     def ids(self, what: str, definition: str) -> list[str]:
         """
@@ -140,7 +148,7 @@ def follow(rig: PrefectRig, console: Console, runs: list[Run]) -> None:
     raise DemoError(f"The flow runs did not end within {DEADLINE} s.")
 
 
-def judge(rig: PrefectRig, sandbox: Sandbox, run: Run) -> str:
+def judge(rig: PrefectRig, sandbox: Sandbox, way: WebhookRig, run: Run, *, drop: bool) -> str:
     """
     What came out of a run, in a line; raises if it is not what has to come out.
     """
@@ -154,28 +162,48 @@ def judge(rig: PrefectRig, sandbox: Sandbox, run: Run) -> str:
     if last == "Cancelled":
         rig.wait_for(lambda: sandbox.ids("cancels", run.name) or None, "the cancel of the execution", 60)
         return f"{run.name}: execution {started[0]}, started once, cancelled with its flow run"
+    if (run.id in way.log_of(FORWARDER)) is drop:
+        raise DemoError(f"The flow run of {run.name} was {'' if drop else 'not '}woken by a webhook.")
     branch = next(task["name"] for task in rig.task_runs(run.id))
-    return f"{run.name}: execution {started[0]}, started once, went on with {branch.rsplit('-', 1)[0]}"
+    by = "the timer" if drop else "a webhook"
+    return f"{run.name}: execution {started[0]}, started once, woken by {by}, went on with {branch.rsplit('-', 1)[0]}"
 
 
-def play(console: Console, rig: PrefectRig, sandbox_url: str) -> None:
+def play(console: Console, rig: PrefectRig, sandbox_url: str, *, drop: bool) -> None:
     """
-    Start Prefect, run the flow for three customers, print and judge what happens.
+    Start Prefect and what takes webhooks, run the flow for three customers, print and judge what happens.
     """
     sandbox = Sandbox(sandbox_url)
     for name in ("kyc-approve", "kyc-reject"):
         sandbox.lengthen(name, DURATION)
+    if drop:
+        for name in EXPECTED:
+            sandbox.drop_webhooks(name)
     console.say("prefect", "server and runner are starting")
     rig.start()
     console.say("prefect", f"is ready at {rig.api_url}")
     prepare(rig, sandbox_url)
-    console.say("prefect", f"has the blocks, a timer of {WAKE_AFTER.seconds} s, and the cleanup rule")
-    runs = [Run(name, rig.run_here(FLOW, {"application_id": f"demo-{name}", "workflow": name})) for name in EXPECTED]
-    follow(rig, console, runs)
-    outcomes = [judge(rig, sandbox, run) for run in runs]
+    console.say("prefect", f"has the blocks, the wake-up rule, a timer of {WAKE_AFTER.seconds} s, and the cleanup rule")
+    prefect = {name: value for name, value in rig.environment().items() if name.startswith("PREFECT_")}
+    with WebhookRig(rig.home / "webhooks", sandbox_url, env=prefect) as way:
+        way.start_forwarder()
+        console.say("webhooks", f"{'would be' if drop else 'are'} taken at {way.base_url}, and forwarded to Prefect")
+        runs = [
+            Run(name, rig.run_here(FLOW, {"application_id": f"demo-{name}", "workflow": name})) for name in EXPECTED
+        ]
+        follow(rig, console, runs)
+        outcomes = [judge(rig, sandbox, way, run, drop=drop) for run in runs]
     print(f"\n{console.paint('Outcome', 'title')}")
     for outcome in outcomes:
         print(f"  {outcome}")
+
+
+def rig_of(home: Path, _sandbox_url: str) -> PrefectRig:
+    """
+    A Prefect that serves the example flow and the cleanup, not started.
+    """
+    flows = [f"{ROOT}/example_dags/prefect/kyc_onboarding.py:kyc_onboarding", "prefect_blocks.cancelling:cleanup_flow"]
+    return PrefectRig(home, flows)
 
 
 def main() -> int:
@@ -185,34 +213,9 @@ def main() -> int:
     Returns:
         Exit code.
     """
-    from tl_orchestration.sandbox import SandboxServer
-
-    console = Console()
-    end_on_signals()
-    home = Path(tempfile.mkdtemp(prefix="kyc-demo-"))
-    failure = details = ""
-    flows = [f"{ROOT}/example_dags/prefect/kyc_onboarding.py:kyc_onboarding", "prefect_blocks.cancelling:cleanup_flow"]
-    try:
-        with SandboxServer() as sandbox:
-            console.say("sandbox", f"is ready at {sandbox.url}")
-            rig = PrefectRig(home, flows)
-            try:
-                play(console, rig, sandbox.url)
-            except (DemoError, PrefectError, OSError, RuntimeError, ValueError) as error:
-                failure, details = f"{type(error).__name__}: {error}", rig.complaints()
-            finally:
-                console.say("everything", "is being stopped")
-                rig.stop()
-    except KeyboardInterrupt:
-        shutil.rmtree(home, ignore_errors=True)
-        console.say("everything", "is stopped: interrupted")
-        return 130
-    console.say("everything", "is stopped")
-    if failure:
-        print(f"{details}\n\nFAILED. {failure}\nPrefect's home, with all logs, is kept: {home}", file=sys.stderr)
-        return 1
-    shutil.rmtree(home, ignore_errors=True)
-    return 0
+    parser = argparse.ArgumentParser(prog="python -m dev.demo_prefect")
+    parser.add_argument("--drop-webhooks", action="store_true", help="let every webhook be lost on its way")
+    return demonstrate(rig_of, partial(play, drop=parser.parse_args().drop_webhooks), PrefectRig.complaints)
 
 
 if __name__ == "__main__":

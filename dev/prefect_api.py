@@ -1,23 +1,16 @@
 """
-Calls of the REST interface of a Prefect server, and waiting for what they bring about.
+Calls of the REST interface of a Prefect server.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import httpx
+from dev.http_service import HttpService, ServiceError, ServiceTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
-T = TypeVar("T")
-
-POLL = 0.2
-"""
-Seconds between two looks at something that is awaited.
-"""
+    from collections.abc import Collection, Mapping
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 """
@@ -25,42 +18,20 @@ Types of states that nothing follows by itself.
 """
 
 
-class PrefectError(RuntimeError):
-    """
-    Prefect did not do what was asked.
-
-    Args:
-        status: HTTP status of the answer, if there was one.
-    """
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class PrefectTimeoutError(PrefectError, TimeoutError):
-    """
-    Something awaited did not come about in time.
-    """
-
-
-class PrefectApi:
+class PrefectApi(HttpService):
     """
     Access to one Prefect server without a login.
 
     Args:
-        api_url: With ``/api`` at its end.
+        base_url: With ``/api`` at its end.
     """
 
-    def __init__(self, api_url: str) -> None:
-        self.api_url = api_url
-        self._http = httpx.Client(base_url=api_url, timeout=20, trust_env=False)
-
-    def close(self) -> None:
+    @property
+    def api_url(self) -> str:
         """
-        Close the connections.
+        As Prefect's own setting has it.
         """
-        self._http.close()
+        return self.base_url
 
     def request(self, method: str, path: str, **arguments: Any) -> Any:
         """
@@ -70,16 +41,11 @@ class PrefectApi:
             The decoded answer.
         """
         for wait in (0.5, 1, 2, 4, 0):
-            try:
-                answer = self._http.request(method, path, **arguments)
-            except (httpx.HTTPError, RuntimeError) as error:  # httpx says RuntimeError if the client was closed
-                raise PrefectError(f"{method} {path}: {error!r}") from error
+            answer = self._send(method, path, arguments)
             if answer.status_code != 503:
                 break
             time.sleep(wait)
-        if answer.is_error:
-            raise PrefectError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}", answer.status_code)
-        return answer.json() if answer.content else None
+        return self._decoded(answer)
 
     def healthy(self) -> bool:
         """
@@ -87,7 +53,7 @@ class PrefectApi:
         """
         try:
             return bool(self.request("GET", "/health"))
-        except PrefectError:
+        except ServiceError:
             return False
 
     # --- runs of flows
@@ -227,26 +193,6 @@ class PrefectApi:
 
     # --- waiting
 
-    def wait_for(self, look: Callable[[], T | None], what: str, timeout: float, explain: Callable[[], str] = str) -> T:
-        """
-        Look until there is something to see. A server that does not answer, or cannot, is no reason to give up.
-
-        Args:
-            what: Named in the error.
-            timeout: Seconds.
-            explain: What to add to the error.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            seen, trouble = self._look(look)
-            if seen is not None:
-                return seen
-            self.check()
-            if time.monotonic() >= deadline:
-                said = f"Waited {timeout:g} s in vain for {what}."
-                raise PrefectTimeoutError("\n".join(filter(None, [said, trouble or explain(), self.complaints()])))
-            time.sleep(POLL)
-
     def wait_for_state(self, flow_run_id: str, names: Collection[str], timeout: float = 60) -> str:
         """
         Wait until the run is in one of these states; it must not end in another.
@@ -257,7 +203,7 @@ class PrefectApi:
             if state["name"] in names:
                 return str(state["name"])
             if state["type"] in FINAL:
-                raise PrefectTimeoutError(f"The flow run has ended as {state['name']}.\n{self.describe(flow_run_id)}")
+                raise ServiceTimeoutError(f"The flow run has ended as {state['name']}.\n{self.describe(flow_run_id)}")
             return None
 
         return self.wait_for(look, f"one of {sorted(names)}", timeout, lambda: self.describe(flow_run_id))
@@ -295,25 +241,3 @@ class PrefectApi:
         States and log of a flow run, for the message of a failed test.
         """
         return "\n".join([" -> ".join(self.states(flow_run_id)), *self.logs(flow_run_id)[-30:]])
-
-    def check(self) -> None:
-        """
-        Raise if waiting has become pointless.
-        """
-
-    def complaints(self) -> str:
-        """
-        What Prefect has to say about itself.
-        """
-        return ""
-
-    @staticmethod
-    def _look(look: Callable[[], T | None]) -> tuple[T | None, str]:
-        try:
-            return look(), ""
-        except PrefectTimeoutError:
-            raise
-        except PrefectError as error:
-            if error.status is not None and error.status < 500:
-                raise
-            return None, str(error)

@@ -4,32 +4,25 @@ A real Prefect server and a process runner on this machine, for tests and demons
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from dev import sessions
-from dev.prefect_api import PrefectApi, PrefectError
+from dev.prefect_api import PrefectApi
 from dev.prefect_runner import DEPLOYMENT
-from dev.services import Guard, Service, free_port, stop, tail
+from dev.rig import Rig
+from dev.services import Service, free_port, stop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TROUBLE = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback|Error\b")
-"""
-What makes a line of a log worth showing.
-"""
 
-
-class PrefectRig(PrefectApi):
+class PrefectRig(Rig, PrefectApi):
     """
     A Prefect server in about fifteen seconds, a runner of flows in about eight more, and gone without a trace:
     a context manager.
@@ -44,6 +37,9 @@ class PrefectRig(PrefectApi):
         port: Of the server; default any free one.
     """
 
+    product: ClassVar[str] = "Prefect"
+    trouble: ClassVar[re.Pattern[str]] = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback|Error\b")
+
     def __init__(
         self,
         home: Path,
@@ -53,25 +49,9 @@ class PrefectRig(PrefectApi):
         env: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> None:
-        self.home = home.absolute()
         self.port = port or free_port()
-        self.log_dir = self.home / "services"
         self._flows = list(flows)
-        self._python = (python or Path(sys.executable)).absolute()
-        self._extra = dict(env or {})
-        self._services: dict[str, Service] = {}
-        self._ended: set[str] = set()
-        self._guard: Guard | None = None
-        super().__init__(f"http://127.0.0.1:{self.port}/api")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().__init__(f"http://127.0.0.1:{self.port}/api", home, python, env)
 
     # --- processes
 
@@ -114,20 +94,12 @@ class PrefectRig(PrefectApi):
         Args:
             timeout: Seconds until that is given up, for each.
         """
-        if self._services:
-            raise RuntimeError("A rig is started once; make another one.")
-        self.home.mkdir(parents=True, exist_ok=True)
-        atexit.register(self.stop)
-        try:
-            self._guard = Guard()
-            command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"]
+        with self._starting():
+            command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"]
             self._launch("server", command)
             self.wait_for(lambda: self.healthy() or None, "the server to answer", timeout)
             if self._flows:
                 self.start_runner(timeout)
-        except BaseException:
-            self.stop()
-            raise
 
     def start_runner(self, timeout: float = 60) -> None:
         """
@@ -135,9 +107,8 @@ class PrefectRig(PrefectApi):
         """
         if "runner" in self._services:
             self._services.pop("runner").reap()
-        self._launch("runner", ["-m", "dev.prefect_runner", *self._flows])
-        log = self._services["runner"].log
-        self.wait_for(lambda: "are being served" in log.read_text() or None, "the runner", timeout)
+        runner = self._launch("runner", ["dev.prefect_runner", *self._flows])
+        self.wait_for(lambda: "are being served" in runner.log.read_text() or None, "the runner", timeout)
 
     def stop_runner(self, number: signal.Signals = signal.SIGTERM, patience: float = 45) -> None:
         """
@@ -155,64 +126,14 @@ class PrefectRig(PrefectApi):
             sessions.kill_all([service.session])
             service.reap()
 
-    def stop(self) -> None:
-        """
-        End all processes, those of running flows too.
-        """
-        atexit.unregister(self.stop)
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        try:
-            runner = [service for name, service in self._services.items() if name == "runner"]
-            for service in runner:  # nothing is left to be saved: asking it in order costs its grace of 30 s
-                service.signal(signal.SIGKILL, whole=True)
-            stop(list(self._services.values()), patience=5)
-        finally:
-            guard.close()
-            self.close()
-
-    def flow_processes(self) -> list[int]:
-        """
-        Pids below the runner: each flow run is one process of its own (beside what Python's multiprocessing needs).
-        """
-        service = self._services["runner"]
-        everything = [] if service.session is None else sessions.members([service.session])
-        return [pid for pid in everything if pid != service.pid and not _is_tracker(pid)]
-
     def run_here(self, deployment: str, parameters: Mapping[str, object] | None = None) -> str:
         """
         Run a flow that this rig's runner serves, by its name.
         """
         return self.run(f"{deployment}/{DEPLOYMENT}", parameters)
 
-    def check(self) -> None:
-        """
-        Raise if a process has died without being told to.
-        """
-        for name, service in self._services.items():
-            if service.session is not None and not service.running and name not in self._ended:
-                said = f"Prefect's {name} ended with code {service.returncode}."
-                raise PrefectError(f"{said} The end of {service.log}:\n{tail(service.log, 40)}")
-
-    def complaints(self) -> str:
-        """
-        What each process complained about last.
-        """
-        return "\n".join(f"From {s.log}:\n{tail(s.log, 8, only=TROUBLE)}" for s in self._services.values())
-
-    def _launch(self, name: str, arguments: Sequence[str]) -> None:
-        assert self._guard is not None, "the rig has been started"
-        log = self.log_dir / f"{name}.log"
-        log.unlink(missing_ok=True)
-        self._ended.discard(name)
-        command = [str(self._python), *arguments]
-        self._services[name] = Service(name, command, self.environment(), self.home, log, self._guard)
-        self._services[name].start()
-
-
-def _is_tracker(pid: int) -> bool:
-    try:
-        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return True
+    def _end(self, services: Sequence[Service]) -> None:
+        for service in services:
+            if service.name == "runner":  # nothing is left to be saved: asking it in order costs its grace of 30 s
+                service.signal(signal.SIGKILL, whole=True)
+        stop(services, patience=5)

@@ -12,12 +12,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import httpx
+
 if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "example_dags" / "airflow"
 DAG_ID = "kyc_onboarding"
+SAFETY_NET = 30
+"""
+Seconds between two polls of a wait to which webhooks come.
+"""
 TOKEN = "tot_sandbox"  # noqa: S105 - known to everybody, opens nothing but the sandbox
 
 COLOURS = {
@@ -47,6 +53,26 @@ def connections(sandbox_url: str) -> dict[str, str]:
         "extra": {"execution_url": f"{sandbox_url}/_sandbox/starts#{{execution_id}}"},
     }
     return {"transactionlink_default": json.dumps(fields)}
+
+
+def webhooks_into(inbox: Path, sandbox_url: str) -> dict[str, str]:
+    """
+    Environment of an Airflow whose API server takes the sandbox's webhooks, and whose triggerer hears of them.
+    """
+    return {
+        "AIRFLOW__TRANSACTIONLINK__INBOX_URL": f"sqlite:///{inbox}",
+        "AIRFLOW__TRANSACTIONLINK__RECEIVE_WEBHOOKS": "True",
+        "AIRFLOW__TRANSACTIONLINK__WEBHOOK_KEY_HOST": sandbox_url,
+        "AIRFLOW__TRANSACTIONLINK__SAFETY_NET": str(SAFETY_NET),
+    }
+
+
+def deliver_to(airflow_url: str, sandbox_url: str) -> None:
+    """
+    Let the sandbox deliver its webhooks to an Airflow.
+    """
+    target = {"url": f"{airflow_url}/transactionlink/webhooks/transactionlink"}
+    httpx.put(f"{sandbox_url}/_sandbox/webhooks", json=[target], trust_env=False, timeout=10).raise_for_status()
 
 
 def end_on_signals() -> None:

@@ -11,10 +11,10 @@ import sys
 import time
 from typing import NoReturn
 
-from dev.airflow_http import AirflowError, AirflowTimeoutError
 from dev.airflow_rig import AirflowRig
+from dev.http_service import ServiceError, ServiceTimeoutError
 from dev.services import free_port
-from dev.stack import DAG_ID, DAGS, ROOT, TOKEN, Console, connections, end_on_signals
+from dev.stack import DAG_ID, DAGS, ROOT, TOKEN, Console, connections, deliver_to, end_on_signals, webhooks_into
 
 STATE = ROOT / ".up"
 SANDBOX_PORT = 8321
@@ -45,14 +45,16 @@ def serve(console: Console) -> NoReturn:
     with SandboxServer(port=free_port(SANDBOX_PORT)) as sandbox:
         console.say("sandbox", f"is ready at {sandbox.url}")
         port = free_port(AIRFLOW_PORT)
-        rig = AirflowRig(STATE / "airflow", DAGS, port=port, connections=connections(sandbox.url))
+        env = webhooks_into(STATE / "inbox.db", sandbox.url)
+        rig = AirflowRig(STATE / "airflow", DAGS, port=port, connections=connections(sandbox.url), env=env)
         try:
             console.say("airflow", f"{rig.version} is starting")
             rig.start()
+            deliver_to(rig.base_url, sandbox.url)
             console.say("airflow", f"is ready at {rig.base_url}")
             try:
                 rig.wait_for_dag(DAG_ID)
-            except AirflowTimeoutError as error:  # its author may be about to repair it
+            except ServiceTimeoutError as error:  # its author may be about to repair it
                 console.say("airflow", str(error))
             places = {"airflow": rig.base_url, "sandbox": sandbox.url, "dags": DAGS, "logs": rig.log_dir}
             print(GUIDE.format(**places, dag=DAG_ID, token=TOKEN, python=sys.executable), flush=True)
@@ -85,7 +87,7 @@ def main() -> int:
         except KeyboardInterrupt:
             console.say("everything", "is stopped")
             return 0
-        except (AirflowError, OSError) as error:
+        except (ServiceError, OSError) as error:
             print(f"FAILED. {error}", file=sys.stderr)
             return 1
 

@@ -1,8 +1,8 @@
 """
-What has to stand on the Prefect server beside the deployments: a timer that wakes flow runs which wait for executions,
-and a rule that cancels the executions of a flow run which somebody cancelled while it had no process.
+What has to stand on the Prefect server beside the deployments: a timer and a rule that wake flow runs which wait for
+executions, and a rule that cancels the executions of a flow run which somebody cancelled while it had no process.
 
-Both are found by name: creating them again changes what differs and nothing else. Neither holds a secret.
+All are found by name: creating them again changes what differs and nothing else. None holds a secret.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from prefect_blocks.suspending import WAITING, announce, waiting_flow_runs
+from prefect_blocks.waking import WAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from prefect.events.schemas.automations import Automation
 
 TIMER = "transactionlink: wake flow runs that wait for executions"
+WAKE_UP = "transactionlink: wake flow runs whose executions were announced"
 CLEANUP = "transactionlink: cancel executions of cancelled flow runs"
 
 SHORTEST = timedelta(seconds=10)
@@ -68,7 +70,7 @@ def create_automations(
     if wake_after < SHORTEST:
         raise ValueError(f"wake_after must be at least {SHORTEST.total_seconds():g} seconds.")
     with get_client(sync_client=True) as client:
-        wanted = [_timer(wake_after)]
+        wanted = [_timer(wake_after), _wake_up()]
         if cleanup_deployment is not None:
             wanted.append(_cleanup(client.read_deployment_by_name(cleanup_deployment).id))
         outcomes = [_bring(client, automation) for automation in wanted]
@@ -140,6 +142,24 @@ def _timer(wake_after: timedelta) -> AutomationCore:
     )
 
 
+def _wake_up() -> AutomationCore:
+    from prefect.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.actions import ResumeFlowRun
+
+    return AutomationCore(
+        name=WAKE_UP,
+        description="Resumes a flow run when `tl webhooks forward` says that what it waits for was announced.",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            expect={WAKE},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[ResumeFlowRun()],
+    )
+
+
 def _cleanup(deployment_id: UUID) -> AutomationCore:
     from prefect.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.actions import RunDeployment
@@ -167,7 +187,7 @@ def _cleanup(deployment_id: UUID) -> AutomationCore:
 
 
 def _found(client: SyncPrefectClient) -> Iterator[tuple[str, list[Automation]]]:
-    for name in (TIMER, CLEANUP):
+    for name in (TIMER, WAKE_UP, CLEANUP):
         yield name, client.read_automations_by_name(name)
 
 
@@ -203,6 +223,7 @@ __all__ = [
     "CLEANUP",
     "SHORTEST",
     "TIMER",
+    "WAKE_UP",
     "Outcome",
     "create_automations",
     "delete_automations",

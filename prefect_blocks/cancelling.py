@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.deployments.runner import RunnerDeployment
 
+    from prefect_blocks.credentials import TransactionlinkCredentials
     from prefect_blocks.ledger import Recorded
     from prefect_blocks.notes import Note
+    from tl_orchestration.ledger import Ledger
+    from tl_orchestration.ledger.entry import Entry
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -124,95 +127,115 @@ def cancel_executions_of(flow_run_id: UUID, log: Logger | None = None) -> list[O
         LedgerError: The Prefect server does not show what the flow run has started.
     """
     from prefect_blocks import notes
-    from prefect_blocks.ledger import recorded
+    from prefect_blocks.ledger import FlowRunInputLedger, recorded
 
     log = log or get_logger("prefect_blocks.cancelling")
-    outcomes = [_cancel(flow_run_id, each, log) for each in recorded(flow_run_id)]
-    return outcomes + [_cancel_noted(note, log) for note in notes.kept(flow_run_id)]
+    outcomes: list[Outcome] = []
+    for step in recorded(flow_run_id):
+        kept = FlowRunInputLedger(flow_run_id, credentials=step.credentials, on_cancel=step.on_cancel)
+        outcomes += _cancel(step, kept, log)
+    for note in notes.kept(flow_run_id):
+        outcomes += _cancel_keyed(note, log)
+    return outcomes
 
 
-def _cancel(flow_run_id: UUID, step: Recorded, log: Logger) -> Outcome:
+def _cancel_keyed(note: Note, log: Logger) -> list[Outcome]:
+    """
+    What the flow run has started with a key; nothing, if somebody else has.
+    """
+    from prefect_blocks.ledger import Recorded
+
+    if note.on_cancel == "leave":
+        log.info("What key %s has started goes on, as its block says.", note.key)
+        return [Outcome(note.key, None, "left")]
+    if note.credentials is None:
+        log.error("Key %s was used by credentials that are no saved block: `tl ledger show` knows more.", note.key)
+        return [Outcome(note.key, None, "failed")]
+    found: list[Entry] = []
+
+    def look(credentials: TransactionlinkCredentials) -> None:
+        if (entry := note.entry_in(credentials.sql_ledger())) is not None:
+            found.append(entry)
+
+    if (failure := _failure(note.credentials, look)) is not None:
+        log.error("What key %s has started cannot be told: %s", note.key, failure)
+        return [Outcome(note.key, None, "failed")]
+    about: dict[str, Any] = {"credentials": note.credentials, "on_cancel": note.on_cancel}
+    steps = [Recorded(step=note.key, namespace=note.namespace, entry=entry, **about) for entry in found]
+    return [outcome for step in steps for outcome in _cancel(step, None, log)]
+
+
+def _cancel(step: Recorded, ledger: Ledger | None, log: Logger) -> list[Outcome]:
+    """
+    The step's execution, and those that may run besides after starts of unknown fate, as far as their ids are known.
+
+    Args:
+        ledger: Where the step is; None: in the SQL ledger of the credentials.
+    """
     from tl_orchestration.ledger.entry import OPEN, UNDECIDED
 
-    entry, execution_id = step.entry, step.entry.execution_id
-    if entry.state in UNDECIDED and not entry.preparing:
-        log.error("Step %s has a start of unknown fate: look for its execution in the vendor's dashboard.", step.step)
-        return Outcome(step.step, execution_id, "failed")
-    if entry.state not in OPEN or execution_id is None:
-        return Outcome(step.step, execution_id, "ended")
-    if (spared := _spared(step.step, execution_id, step.credentials, step.on_cancel, log)) is not None:
-        return spared
-    return _sent(step.step, execution_id, step.credentials, lambda: _send(flow_run_id, step, execution_id), log)
+    entry = step.entry
+    unknown = entry.state in UNDECIDED and not entry.preparing
+    ids = {entry.execution_id: step.step} if entry.execution_id and entry.state in OPEN else {}
+    suspects = [*entry.suspects, *([entry.execution_id] if unknown and entry.execution_id else [])]
+    nameless = entry.restarts + unknown - len(suspects)
+    if step.on_cancel == "leave" and (ids or suspects or nameless):
+        log.info("Execution %s of step %s goes on, as its block says.", entry.execution_id, step.step)
+        return [Outcome(step.step, entry.execution_id, "left")]
+    outcomes = [_cancel_one(step, one, key, ledger, log) for one, key in (ids | dict.fromkeys(suspects)).items()]
+    if nameless:
+        sought = ", ".join(one for one in (*entry.suspect_correlation_ids, entry.correlation_id) if one)
+        log.error(
+            "Step %s has a start of unknown fate: look for its execution in the vendor's dashboard%s.",
+            step.step,
+            f" by one of these correlation ids: {sought}" if sought else "",
+        )
+        outcomes.append(Outcome(step.step, None, "failed"))
+    return outcomes or [Outcome(step.step, entry.execution_id, "ended")]
 
 
-def _cancel_noted(note: Note, log: Logger) -> Outcome:
-    if (spared := _spared(note.key, note.execution_id, note.credentials, note.on_cancel, log)) is not None:
-        return spared
-    return _sent(note.key, note.execution_id, note.credentials, lambda: _send_noted(note), log)
-
-
-def _spared(step: str, execution_id: str, credentials: str | None, on_cancel: str, log: Logger) -> Outcome | None:
+def _cancel_one(step: Recorded, execution_id: str, key: str | None, ledger: Ledger | None, log: Logger) -> Outcome:
     """
-    None: it can and may be cancelled.
+    Args:
+        key: Of the entry that is about this execution; None: that of a suspect is about another.
     """
-    if on_cancel == "leave":
-        log.info("Execution %s of step %s goes on, as its block says.", execution_id, step)
-        return Outcome(step, execution_id, "left")
-    if credentials is None:
+    from tl_orchestration import Handle
+
+    if step.credentials is None:
         log.error(
             "Execution %s was started by credentials that are no saved block: `tl cancel %s`.",
             execution_id,
             execution_id,
         )
-        return Outcome(step, execution_id, "failed")
-    return None
+        return Outcome(step.step, execution_id, "failed")
+
+    def send(credentials: TransactionlinkCredentials) -> None:
+        handle = Handle(execution_id=execution_id, service=credentials.service, key=key, owned=True)
+        with credentials.get_client(ledger=ledger or credentials.sql_ledger()) as client:
+            client.cancel(handle)
+
+    if (failure := _failure(step.credentials, send)) is not None:
+        log.error("Execution %s could not be cancelled: %s", execution_id, failure)
+        return Outcome(step.step, execution_id, "failed")
+    log.info("Execution %s of step %s was cancelled.", execution_id, step.step)
+    return Outcome(step.step, execution_id, "cancelled")
 
 
-def _sent(step: str, execution_id: str, credentials: str | None, send: Callable[[], object], log: Logger) -> Outcome:
-    from prefect_blocks.versions import PREFECT_FAILURES
+def _failure(credentials: str, use: Callable[[TransactionlinkCredentials], object]) -> str | None:
+    """
+    Why a saved block could not be used so; None: it could.
+    """
+    from prefect_blocks.credentials import TransactionlinkCredentials
+    from prefect_blocks.versions import PREFECT_FAILURES, load_block
     from tl_orchestration.errors import TransactionlinkError
 
     try:
-        send()
+        use(load_block(TransactionlinkCredentials, credentials))
     except TransactionlinkError as error:
-        if not error.cancel_accepted:
-            log.error("Execution %s could not be cancelled: %s", execution_id, error)
-            return Outcome(step, execution_id, "failed")
-        log.warning("%s", error)
+        return None if error.cancel_accepted else str(error)
     except PREFECT_FAILURES as error:
-        log.error(
-            "Execution %s could not be cancelled: the credentials block %r could not be read (%s).",
-            execution_id,
-            credentials,
-            type(error).__name__,
-        )
-        return Outcome(step, execution_id, "failed")
-    log.info("Execution %s of step %s was cancelled.", execution_id, step)
-    return Outcome(step, execution_id, "cancelled")
-
-
-def _send(flow_run_id: UUID, step: Recorded, execution_id: str) -> None:
-    from prefect_blocks.credentials import TransactionlinkCredentials
-    from prefect_blocks.ledger import FlowRunInputLedger
-    from prefect_blocks.versions import load_block
-    from tl_orchestration import Handle
-
-    assert step.credentials is not None
-    block = load_block(TransactionlinkCredentials, step.credentials)
-    ledger = FlowRunInputLedger(flow_run_id, credentials=step.credentials, on_cancel=step.on_cancel)
-    with block.get_client(ledger=ledger) as client:
-        client.cancel(Handle(execution_id=execution_id, service=block.service, key=step.step, owned=True))
-
-
-def _send_noted(note: Note) -> None:
-    from prefect_blocks.credentials import TransactionlinkCredentials
-    from prefect_blocks.versions import load_block
-    from tl_orchestration import Handle
-
-    assert note.credentials is not None
-    block = load_block(TransactionlinkCredentials, note.credentials)
-    with block.get_client(ledger=block.sql_ledger()) as client:
-        client.cancel(Handle(execution_id=note.execution_id, service=block.service, key=note.key, owned=True))
+        return f"the credentials block {credentials!r} could not be read ({type(error).__name__})."
+    return None
 
 
 __all__ = [

@@ -13,34 +13,28 @@ import hashlib
 import json
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from attrs import define, field
 
+from prefect_blocks.twins import Twin
+
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
 
     from prefect_blocks.credentials import TransactionlinkCredentials
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.ledger import Ledger
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 _IDLE = 4
 """
 Clients that nobody uses and that are kept for whoever comes next. A process that serves flow runs one after another
 needs one for each of them.
 """
-
-
-class Kept(Protocol):
-    """
-    A ledger that says what it has in common with others: where this is the same, they are the same.
-    """
-
-    @property
-    def identity(self) -> Hashable: ...
 
 
 @define(eq=False)
@@ -149,6 +143,31 @@ async def aborrowed(
             await client.close()
 
 
+def asking(
+    verb: Callable[[Client | AsyncClient], T | Awaitable[T]],
+    credentials: TransactionlinkCredentials,
+    *,
+    ledger: Ledger | None = None,
+    status_map: Mapping[str, str] | None = None,
+) -> Twin[T]:
+    """
+    What a client says, of this process or of the running event loop.
+
+    Args:
+        verb: Calls it.
+    """
+
+    def here() -> T:
+        with borrowed(credentials, ledger=ledger, status_map=status_map) as client:
+            return cast("T", verb(client))
+
+    async def there() -> T:
+        async with aborrowed(credentials, ledger=ledger, status_map=status_map) as client:
+            return await cast("Awaitable[T]", verb(client))
+
+    return Twin(here, there)
+
+
 async def _closed_at_the_end(pool: _Pool[AsyncClient]) -> AsyncGenerator[None, None]:
     """
     ``asyncio.run`` closes the generators that are still open before it closes the loop, and so this one.
@@ -182,4 +201,4 @@ def _key(
     return hashlib.sha256(made_from.encode()).hexdigest(), kept
 
 
-__all__ = ["aborrowed", "borrowed"]
+__all__ = ["aborrowed", "asking", "borrowed"]

@@ -14,11 +14,15 @@ from uuid import UUID
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.context import FlowRunContext
+
+    from prefect_blocks.ledger import Recorded
+    from tl_orchestration.ledger.entry import Entry
 
 
 @frozen
@@ -116,10 +120,11 @@ def default_step_key(where: Scope, definition: str) -> str:
     has called gets the same names again.
 
     Raises:
-        InvalidRequest: The call is in a subflow, or is not made one after the other in the body of the flow, so that
-            there is no order.
+        InvalidRequest: The call is in a subflow, or is not made one after the other in the body of the flow, or may be
+            skipped, so that there is no order.
     """
-    from prefect.context import FlowRunContext
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext, TaskRunContext
 
     from tl_orchestration.errors import InvalidRequest
 
@@ -136,7 +141,59 @@ def default_step_key(where: Scope, definition: str) -> str:
             " the other; what is submitted, mapped, gathered or run in a thread has no such order, so that a retry"
             " could take the execution of another call. Nothing was sent."
         )
-    return f"{definition}#{_ordinals_of(context).next(definition)}"
+    task = TaskRunContext.get()
+    if task is not None and task.persist_result and task.task.cache_policy != NO_CACHE:
+        raise InvalidRequest(
+            f"Give this run of {definition} a step_key. Its default counts the calls in the body of the flow, and this"
+            " one is in a task whose result Prefect persists: where Prefect takes that result instead of running the"
+            " task, the calls after it would be counted wrong. Nothing was sent."
+        )
+    return _ordinals_of(context).name(definition)
+
+
+def check_order(where: Scope, key: str, *, retry_failed: bool) -> None:
+    """
+    Before a step with a default key is started: that it takes the place of none that an earlier pass of the flow run
+    has started. One that an earlier pass has started itself is fine, and so is one that comes after all of those.
+
+    Args:
+        key: From :func:`default_step_key`, in the same pass.
+        retry_failed: Whether what has ended without success may be started anew, and so has no place to keep.
+
+    Raises:
+        RequestChanged: This pass has not come to a step of an earlier one.
+        LedgerError: The server does not show what the flow run has started.
+    """
+    from prefect.context import FlowRunContext
+
+    from prefect_blocks.ledger import recorded
+    from tl_orchestration.errors import RequestChanged
+
+    context = FlowRunContext.get()
+    if context is None:
+        return
+    ordinals = _ordinals_of(context)
+    if ordinals.earlier is None:
+        ordinals.earlier = {step.step: step for step in recorded(where.flow_run_id) if step.counted}
+    if key in ordinals.earlier:
+        return
+    for missed, step in ordinals.earlier.items():
+        if missed not in ordinals.reached and step.may_have_started and not (retry_failed and _failed(step.entry)):
+            definition = missed.rpartition("#")[0]
+            raise RequestChanged(
+                f"An earlier pass of flow run {where.flow_run_id} started {definition} ({missed}, execution"
+                f" {step.entry.execution_id or 'of unknown id'}), and this pass has not come to it: at that place it"
+                f" would start {key}. Nothing was sent. If the block was pointed to another definition, restore it; if"
+                " the order of the calls has changed, or this start is meant besides, name the step with step_key.",
+                execution_id=step.entry.execution_id,
+            )
+
+
+def _failed(entry: Entry) -> bool:
+    from tl_orchestration import Status
+    from tl_orchestration.ledger.entry import State
+
+    return entry.state is State.SETTLED and entry.status not in {Status.SUCCEEDED, Status.PARTIAL}
 
 
 def in_sequence(context: FlowRunContext) -> bool:
@@ -157,16 +214,30 @@ def in_sequence(context: FlowRunContext) -> bool:
 
 class _Ordinals:
     """
-    Counts the calls of one run of a flow's body.
+    Counts the calls of one run of a flow's body: of one pass.
+
+    Args:
+        reached: Default keys that this pass has given.
+        earlier: The steps with default keys that other passes have started before; None: nobody has asked yet.
     """
 
     def __init__(self) -> None:
+        self.reached: set[str] = set()
+        self.earlier: Mapping[str, Recorded] | None = None
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._given: dict[tuple[UUID, str, int], int] = {}
         self._places: Counter[tuple[UUID, int, str]] = Counter()
 
-    def next(self, definition: str) -> int:
+    def name(self, definition: str) -> str:
+        """
+        The default key of the next call.
+        """
+        name = f"{definition}#{self._next(definition)}"
+        self.reached.add(name)
+        return name
+
+    def _next(self, definition: str) -> int:
         from prefect.context import TaskRunContext
 
         task = TaskRunContext.get()
@@ -203,4 +274,4 @@ def _ordinals_of(context: FlowRunContext) -> _Ordinals:
         return known[1]
 
 
-__all__ = ["Scope", "default_step_key", "flow_run_id", "in_sequence", "scope", "task_run_id"]
+__all__ = ["Scope", "check_order", "default_step_key", "flow_run_id", "in_sequence", "scope", "task_run_id"]

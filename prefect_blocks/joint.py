@@ -5,17 +5,21 @@ Waiting for several runs at once in the body of a flow.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from prefect_blocks import twins
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prefect_blocks.run import TransactionlinkWorkflowRun
-    from tl_orchestration import AsyncClient, Execution
+    from prefect_blocks.twins import Twofold
+    from tl_orchestration import Execution
+
+    Found = Execution | Exception | None
 
 log = logging.getLogger(__name__)
 
@@ -37,76 +41,63 @@ def wait_for_all(runs: Sequence[TransactionlinkWorkflowRun]) -> list[Execution]:
         WaitTimeout: The deadline of one has passed, the others have ended. It was cancelled, if it is its run's own.
         TransactionlinkError: One could not be asked for longer than is tolerable.
     """
-    from prefect_blocks import suspending, waiting
-
-    if not runs:
-        return []
-    releases = _release(runs, asynchronous=False)
-    seconds = min(run.workflow.suspend_after for run in runs)
-    with waiting.stoppable(runs[0].flow_run_id, lambda: _cancel(runs)):
-        while True:
-            look = partial(_look, runs, seconds if releases else None)
-            if (ended := _all(waiting.in_loop(look))) is not None:
-                return ended
-            if not suspending.tasks_run():
-                suspending.suspend(_latest(runs))
-            seconds = suspending.SLICE
+    return twins.run(_all_ended(runs, asynchronous=False))
 
 
 async def await_for_all(runs: Sequence[TransactionlinkWorkflowRun]) -> list[Execution]:
     """
     As :func:`wait_for_all`.
     """
+    return await twins.arun(_all_ended(runs, asynchronous=True))
+
+
+def _all_ended(runs: Sequence[TransactionlinkWorkflowRun], *, asynchronous: bool) -> Twofold[list[Execution]]:
     from prefect_blocks import suspending, waiting
 
-    if not runs:
-        return []
-    releases = _release(runs, asynchronous=True)
-    seconds = min(run.workflow.suspend_after for run in runs)
-    with waiting.stoppable(runs[0].flow_run_id, lambda: _cancel(runs)):
-        while True:
-            if (ended := _all(await _look(runs, seconds if releases else None))) is not None:
-                return ended
-            if not await asyncio.to_thread(suspending.tasks_run):
-                await suspending.asuspend(_latest(runs))
+    # Every block is asked, so that each that insists on a suspension can object.
+    releases = {run.workflow.releases_worker(asynchronous=asynchronous) for run in runs} == {True}
+    seconds = min((run.workflow.suspend_after for run in runs), default=0.0) if releases else None
+    found: list[Found] = [None] * len(runs)
+    with waiting.stoppable(runs[0].flow_run_id if runs else None, lambda: _cancel(_unended(runs, found))):
+        while None in found:
+            yield from waiting.anywhere(partial(_look, runs, found, seconds))
+            if unended := _unended(runs, found):
+                ids = [run.execution_id for run in runs]
+                yield from suspending.suspend(_latest(unended), ids, unended=len(unended))
             seconds = suspending.SLICE
+    return [_ending(one) for one in found]
 
 
-def _release(runs: Sequence[TransactionlinkWorkflowRun], *, asynchronous: bool) -> bool:
-    """
-    Every block is asked, so that each that insists on a suspension can object.
-    """
-    return {run.workflow.releases_worker(asynchronous=asynchronous) for run in runs} == {True}
+def _unended(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found]) -> list[TransactionlinkWorkflowRun]:
+    return [run for run, one in zip(runs, found, strict=True) if one is None]
 
 
-async def _look(
-    runs: Sequence[TransactionlinkWorkflowRun], seconds: float | None
-) -> list[Execution | BaseException | None]:
+async def _look(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found], seconds: float | None) -> None:
     """
-    One client, and so one poller, for all runs that can share it.
+    At those that had not ended yet. All that can share a client share one, and so one poller.
     """
-    clients: dict[tuple[int, str], AsyncClient] = {}
-    async with contextlib.AsyncExitStack() as stack:
-        for run in runs:
-            if run.client_key not in clients:
-                clients[run.client_key] = await stack.enter_async_context(run.async_client())
-        waits = [run.await_ending(clients[run.client_key], seconds) for run in runs]
-        return await asyncio.gather(*waits, return_exceptions=True)
+    from prefect_blocks import showing
+
+    awaited = [index for index, one in enumerate(found) if one is None]
+
+    async def look(index: int) -> None:
+        try:
+            found[index] = await twins.arun(runs[index].look(seconds))
+        except Exception as error:
+            found[index] = error
+        if found[index] is not None:
+            one_more()
+
+    ids = [run.execution_id for run in runs]
+    async with showing.progress(len(runs), done=len(runs) - len(awaited), of=ids) as one_more:
+        await asyncio.gather(*map(look, awaited))
 
 
-def _all(found: list[Execution | BaseException | None]) -> list[Execution] | None:
-    """
-    None: some have not ended.
-    """
-    if any(one is None for one in found):
-        return None
-    ended = []
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-        assert one is not None
-        ended.append(one)
-    return ended
+def _ending(one: Found) -> Execution:
+    if isinstance(one, Exception):
+        raise one
+    assert one is not None
+    return one
 
 
 def _latest(runs: Sequence[TransactionlinkWorkflowRun]) -> float | None:

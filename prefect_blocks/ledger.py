@@ -15,11 +15,11 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from prefect_blocks.versions import PREFECT_FAILURES
-from tl_orchestration.errors import LedgerError
-from tl_orchestration.ledger.entry import Entry, Event, fold
+from tl_orchestration.errors import LedgerError, RequestChanged
+from tl_orchestration.ledger.entry import UNDECIDED, Entry, Event, State, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ class Recorded:
         entry: Its newest entry.
         credentials: Name of the saved credentials block by which it was started; None: the block was not saved.
         on_cancel: Whether the execution is to be cancelled when the flow run is: ``cancel`` or ``leave``.
+        counted: Whether the key is the default one, which counts the calls of a pass.
     """
 
     step: str
@@ -56,6 +57,15 @@ class Recorded:
     entry: Entry
     credentials: str | None = None
     on_cancel: str = "cancel"
+    counted: bool = False
+
+    @property
+    def may_have_started(self) -> bool:
+        """
+        Whether an execution may have come of it. None has where the start was refused, or was never sent.
+        """
+        unsent = self.entry.state in UNDECIDED and self.entry.preparing
+        return self.entry.state is not State.REJECTED and not unsent
 
 
 class FlowRunInputLedger:
@@ -66,6 +76,7 @@ class FlowRunInputLedger:
         flow_run_id: Whose inputs.
         credentials: Recorded with each entry, so that whoever cleans up knows by what: name of a saved block.
         on_cancel: Recorded with each entry: ``cancel`` or ``leave``.
+        counted: Recorded with each claim: whether its key is a default one.
 
     Raises:
         LedgerError: From every method: the server cannot be reached, refuses, or somebody else was faster.
@@ -73,17 +84,26 @@ class FlowRunInputLedger:
 
     fenced = False
 
-    def __init__(self, flow_run_id: UUID, *, credentials: str | None = None, on_cancel: str = "cancel") -> None:
+    def __init__(
+        self,
+        flow_run_id: UUID,
+        *,
+        credentials: str | None = None,
+        on_cancel: str = "cancel",
+        counted: bool = False,
+    ) -> None:
         self.flow_run_id = flow_run_id
         self._about = {"credentials": credentials, "on_cancel": on_cancel}
+        self.counted = counted
         self._namespace = ""
 
     @property
-    def identity(self) -> tuple[UUID, str | None, str, str]:
+    def identity(self) -> tuple[UUID, str | None, str, bool, str]:
         """
         Ledgers for which this is the same are the same.
         """
-        return self.flow_run_id, self._about["credentials"], str(self._about["on_cancel"]), self._namespace
+        about = self._about["credentials"], str(self._about["on_cancel"]), self.counted
+        return self.flow_run_id, *about, self._namespace
 
     def for_namespace(self, namespace: str) -> Self:
         """
@@ -97,31 +117,50 @@ class FlowRunInputLedger:
 
     def read(self, key: str) -> Entry | None:
         """
-        The newest entry, or None.
+        The newest entry, or None. Within one flow run a key is one step, wherever its credentials lead to: what a start
+        at another service, host or workspace came to nothing with is left behind.
+
+        Raises:
+            RequestChanged: An execution may have been started there.
         """
-        found = _newest(self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key))))
-        return None if not found else _recorded(next(iter(found.values()))).entry
+        found = self._newest(key)
+        if found is None or found.namespace == self._namespace:
+            return None if found is None else found.entry
+        if found.may_have_started:
+            raise RequestChanged(
+                f"Step {key} of flow run {self.flow_run_id} has started {found.entry.execution_id or 'an execution'} at"
+                f" {found.namespace}, and its credentials now lead to {self._namespace}. Nothing was sent. Restore the"
+                " credentials block (service, base_url, workspace_id), or start anew under another step_key.",
+                execution_id=found.entry.execution_id,
+            )
+        return evolve(found.entry, progress={})
 
     def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
         """
         Record an intent as the version that follows ``after``, unless somebody else has written that one.
         """
         claimed = fold(after, intent)
-        if not self._create(key, claimed):
+        if not self._create(key, claimed, self._namespace, counted=self.counted):
             raise LedgerError("Another process has claimed this step in the meantime; read it again.")
         return claimed
 
     def append(self, key: str, event: Event) -> Entry:
         """
-        Fold one more event into the newest entry.
+        Fold one more event into the newest entry. Where it belongs to, and how it got its key, stays as it is.
         """
         for _ in range(_TRIES):
-            entry = fold(self.read(key), event)
-            if self._create(key, entry):
+            found = self._newest(key)
+            entry = fold(None if found is None else found.entry, event)
+            namespace, counted = (found.namespace, found.counted) if found else (self._namespace, self.counted)
+            if self._create(key, entry, namespace, counted=counted):
                 return entry
         raise LedgerError("Other processes write to this step all the time; try again.")
 
-    def _create(self, key: str, entry: Entry) -> bool:
+    def _newest(self, key: str) -> Recorded | None:
+        found = _newest(self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key))))
+        return None if not found else _recorded(next(iter(found.values())))
+
+    def _create(self, key: str, entry: Entry, namespace: str, *, counted: bool) -> bool:
         """
         Whether this call wrote that version. Prefect's client repeats a request whose answer was lost, and then finds
         its own write in the way: the mark tells it from another's.
@@ -130,8 +169,9 @@ class FlowRunInputLedger:
         document = {
             "format": _FORMAT,
             "step": key,
-            "namespace": self._namespace,
+            "namespace": namespace,
             **self._about,
+            "counted": counted,
             "mark": mark,
             "entry": entry.to_dict(),
         }
@@ -157,7 +197,7 @@ class FlowRunInputLedger:
         that look alike.
         """
         shown = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")[:48]
-        digest = hashlib.sha256(f"{self._namespace}\0{key}".encode()).hexdigest()[:24]
+        digest = hashlib.sha256(key.encode()).hexdigest()[:24]
         return f"{_PREFIX}{shown}-{digest}-"
 
     def _call(self, operation: Callable[[SyncPrefectClient], T]) -> T:
@@ -217,6 +257,7 @@ def _recorded(value: str) -> Recorded:
             entry=Entry.from_dict(document["entry"]),
             credentials=document["credentials"],
             on_cancel=document["on_cancel"],
+            counted=document["counted"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LedgerError(f"A step of this flow run cannot be read ({type(error).__name__}).") from None

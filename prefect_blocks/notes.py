@@ -1,23 +1,30 @@
 """
-What a flow run has started with a business key: the ledger is elsewhere, so a note in its inputs names the execution.
+What a flow run starts with business keys: the ledger is elsewhere, so notes in its inputs say which starts are its own.
+
+A note is written before the start is claimed, with the moment of the claim, which the entry in the ledger has too. So
+whoever cleans up finds the execution of a process that was killed at any moment, and never takes another flow run's for
+this one's.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, frozen
 
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import LedgerError
+from tl_orchestration.ledger.namespace import bound
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from uuid import UUID
 
-log = logging.getLogger(__name__)
+    from tl_orchestration.ledger import Ledger
+    from tl_orchestration.ledger.entry import Entry, Event
 
 _PREFIX = "tlkey-"
 _FORMAT = 1
@@ -27,43 +34,111 @@ _PAGE = 200
 @frozen(kw_only=True)
 class Note:
     """
-    One execution.
+    One start that the flow run has meant to make.
 
     Args:
         key: The business key; not personal.
-        execution_id: Its id at the service.
+        namespace: Service, host and workspace that it is about.
+        intended_at: When, epoch seconds: an entry of the ledger that says the same is the flow run's own.
         credentials: Name of the saved credentials block by which it was started; None: the block was not saved.
         on_cancel: Whether the execution is to be cancelled when the flow run is: ``cancel`` or ``leave``.
     """
 
     key: str
-    execution_id: str
+    namespace: str
+    intended_at: float
     credentials: str | None
     on_cancel: str
 
+    def entry_in(self, ledger: Ledger) -> Entry | None:
+        """
+        What became of this start; None: nothing, or somebody else was faster.
 
-def keep(flow_run_id: UUID, note: Note) -> None:
-    """
-    Write the note. The execution runs: that it cannot be written is logged, and no failure.
-    """
-    from prefect import get_client
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        entry = bound(ledger, self.namespace).read(self.key)
+        return entry if entry is not None and entry.intended_at == self.intended_at else None
 
-    name = _PREFIX + hashlib.sha256(f"{note.key}\0{note.execution_id}".encode()).hexdigest()[:32]
-    try:
-        with get_client(sync_client=True) as client:
-            client.create_flow_run_input(flow_run_id, name, json.dumps({"format": _FORMAT, **asdict(note)}))
-    except PREFECT_FAILURES as error:
-        log.warning(
-            "Prefect did not take the note that flow run %s has started execution %s (%s): only the wait cancels it.",
-            flow_run_id,
-            note.execution_id,
-            type(error).__name__,
+
+class NotingLedger:
+    """
+    A ledger of business keys that notes each claim in the inputs of a flow run, before it makes it.
+
+    Args:
+        ledger: Where the keys are.
+        flow_run_id: Whose inputs.
+        credentials, on_cancel: See :class:`Note`.
+
+    Raises:
+        LedgerError: From ``claim``: Prefect does not take the note. Nothing was claimed.
+    """
+
+    fenced = False
+
+    def __init__(self, ledger: Ledger, flow_run_id: UUID, *, credentials: str | None, on_cancel: str) -> None:
+        self._ledger = ledger
+        self._of = flow_run_id
+        self._credentials = credentials
+        self._on_cancel = on_cancel
+        self._namespace = ""
+
+    @property
+    def identity(self) -> Hashable:
+        """
+        Ledgers of the same credentials for which this is the same are the same.
+        """
+        return self._of, self._credentials, self._on_cancel, self._namespace
+
+    def for_namespace(self, namespace: str) -> Self:
+        """
+        The same store, bound to a namespace. A ledger that is bound already stays as it is.
+        """
+        if self._namespace:
+            return self
+        view = copy.copy(self)
+        view._ledger, view._namespace = bound(self._ledger, namespace), namespace
+        return view
+
+    def read(self, key: str) -> Entry | None:
+        """
+        The entry as last written, or None.
+        """
+        return self._ledger.read(key)
+
+    def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
+        """
+        Note the claim, then make it.
+        """
+        note = Note(
+            key=key,
+            namespace=self._namespace,
+            intended_at=intent.at,
+            credentials=self._credentials,
+            on_cancel=self._on_cancel,
         )
+        _keep(self._of, note)
+        return self._ledger.claim(key, intent, after)
+
+    def append(self, key: str, event: Event) -> Entry:
+        """
+        Fold one more event into the entry.
+        """
+        return self._ledger.append(key, event)
+
+    def owns(self, key: str) -> bool:
+        """
+        Whether the flow run has started what the key stands for.
+
+        Raises:
+            LedgerError: The notes or the ledger cannot be read.
+        """
+        return any(note.entry_in(self._ledger) is not None for note in kept(self._of) if note.key == key)
 
 
 def kept(flow_run_id: UUID) -> list[Note]:
     """
-    What the flow run and its subflows have started with keys.
+    What the flow run and its subflows have meant to start with keys.
 
     Raises:
         LedgerError: The server cannot be reached, refuses, or a note cannot be read.
@@ -85,15 +160,28 @@ def kept(flow_run_id: UUID) -> list[Note]:
         ) from None
 
 
+def _keep(flow_run_id: UUID, note: Note) -> None:
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    value = json.dumps({"format": _FORMAT, **asdict(note)})
+    name = _PREFIX + hashlib.sha256(value.encode()).hexdigest()[:32]
+    try:
+        with get_client(sync_client=True) as client:
+            client.create_flow_run_input(flow_run_id, name, value)
+    except PREFECT_FAILURES as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 409:
+            return  # Prefect's client repeats a request whose answer was lost
+        raise LedgerError(
+            f"The Prefect server does not take the note that flow run {flow_run_id} starts {note.key}"
+            f" ({type(error).__name__}). Nothing was sent; try again."
+        ) from None
+
+
 def _note(document: dict[str, Any]) -> Note:
-    if document["format"] != _FORMAT:
+    if document.pop("format") != _FORMAT:
         raise ValueError("format")
-    return Note(
-        key=document["key"],
-        execution_id=document["execution_id"],
-        credentials=document["credentials"],
-        on_cancel=document["on_cancel"],
-    )
+    return Note(**document)
 
 
-__all__ = ["Note", "keep", "kept"]
+__all__ = ["Note", "NotingLedger", "kept"]

@@ -7,13 +7,12 @@ The storage is reached by fsspec, which Prefect brings along, with the credentia
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from tl_orchestration import result_file
 from tl_orchestration.answers import safe_id
-from tl_orchestration.errors import InvalidRequest, InvalidSettings, NotFound, StorageFailed
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.result_uri import ResultUri
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ def load_result(
         reference: What ``run.outcome()`` or a task has returned. With ``result_uri``, the file is read and checked
             against ``sha256`` and ``size``; with ``result``, that is it; else the service is asked.
         credentials: Name of a saved TransactionlinkCredentials block, or the block, by which the service is asked.
-        api_version: 1 for a legacy execution that is about a case; its result has other members.
+        api_version: 1 for a legacy execution that is about a case; its result has other members. Default: as the
+            reference says.
 
     Raises:
         InvalidRequest: The reference cannot be used, or there are no credentials to ask the service by.
@@ -55,7 +55,7 @@ def load_result(
     if isinstance(reference.get("result"), dict):
         return dict(reference["result"])
     if "result_uri" in reference:
-        return _read(reference, execution_id)
+        return result_file.read(_own(ResultUri.parse(reference["result_uri"])), execution_id, reference, storage)
     if credentials is None:
         raise InvalidRequest(
             f"The result of execution {execution_id} is at the service: give load_result the name of the credentials"
@@ -69,7 +69,21 @@ def load_result(
 
     block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
     with clients.borrowed(block) as client:
-        return client.result(Handle(execution_id=execution_id, service=block.service, api_version=api_version))
+        version = named_version(reference) if api_version is None else api_version
+        return client.result(Handle(execution_id=execution_id, service=block.service, api_version=version))
+
+
+def named_version(reference: Mapping[str, Any]) -> int | None:
+    """
+    The version of the legacy API by which an execution has to be asked about, where an outcome names one.
+
+    Raises:
+        InvalidRequest: It names none that there is.
+    """
+    version = reference.get("api_version")
+    if version is not None and (type(version) is not int or version not in {1, 2}):
+        raise InvalidRequest("api_version of an execution is 1, for a legacy one about a case, or 2. Nothing was sent.")
+    return version
 
 
 async def aload_result(
@@ -146,46 +160,9 @@ def written(uri: ResultUri, execution_id: str, document: Mapping[str, Any]) -> d
         InvalidSettings: As :func:`storage`.
         StorageFailed: The storage did not take it.
     """
-    file, content = uri.file_of(execution_id), result_file.encoded(document)
-    files, path = storage(file)
-    try:
-        result_file.put(files, file.scheme, path, content)
-    except Exception as error:  # any of any file system; only its class is safe to tell
-        raise StorageFailed(
-            f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
-            f" ({type(error).__name__}). The service still has it.",
-            execution_id=execution_id,
-        ) from None
-    log.info("The result of execution %s is at %s, %d bytes.", execution_id, file, len(content))
-    return {"result_uri": str(file), **result_file.described(content)}
-
-
-def _read(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
-    uri = _own(ResultUri.parse(reference["result_uri"]))
-    expected = result_file.expected(reference, execution_id)
-    files, path = storage(uri)
-    try:
-        content: bytes = files.cat_file(path)
-    except FileNotFoundError:
-        raise NotFound(
-            f"The result of execution {execution_id} is no longer at {uri}. While the service has it, load_result"
-            " without result_uri asks there.",
-            execution_id=execution_id,
-        ) from None
-    except Exception as error:  # as in written
-        raise StorageFailed(
-            f"The result of execution {execution_id} could not be read from {uri.scheme}://{uri.host}"
-            f" ({type(error).__name__}).",
-            execution_id=execution_id,
-        ) from None
-    if result_file.described(content) != expected:
-        raise InvalidRequest(
-            f"The file at {uri} is not the result of execution {execution_id} that was written there: it has"
-            f" {len(content)} bytes, and size or SHA-256 differ. Do not use it.",
-            execution_id=execution_id,
-        )
-    document: dict[str, Any] = json.loads(content)
-    return document
+    said = result_file.written(uri, execution_id, document, storage)
+    log.info("The result of execution %s is at %s, %d bytes.", execution_id, said["result_uri"], said["size"])
+    return said
 
 
 def _own(uri: ResultUri) -> ResultUri:

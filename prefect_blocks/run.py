@@ -4,20 +4,23 @@ One execution of a workflow, as Prefect's JobRun: ask, wait, fetch, cancel.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from prefect.blocks.abstract import JobRun
 
+from prefect_blocks import twins
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
+    from prefect_blocks.twins import Twin, Twofold
     from prefect_blocks.workflow import TransactionlinkWorkflow
-    from tl_orchestration import AsyncClient, Client, Execution, Handle, Pacing
+    from tl_orchestration import AsyncClient, Client, Execution, Handle
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.wait import Patience
+
+T = TypeVar("T")
 
 
 class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
@@ -99,15 +102,13 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         Raises:
             TransactionlinkError: The service did not say.
         """
-        with self._client() as client:
-            return self._seen(client.poll(self.handle))
+        return self._seen(self._poll().here())
 
     async def astatus(self) -> str:
         """
         As :meth:`status`.
         """
-        async with self.async_client() as client:
-            return self._seen(await client.poll(self.handle))
+        return self._seen(await self._poll().there())
 
     def wait_for_completion(self) -> Execution:  # type: ignore[override]  # Prefect's is a coroutine without a result
         """
@@ -121,62 +122,34 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
             WaitTimeout: The deadline has passed. The execution was cancelled, if it is this run's own.
             TransactionlinkError: The service could not be asked for longer than is tolerable.
         """
-        from prefect_blocks import suspending, waiting
-
-        releases, pacing = self._workflow.releases_worker(asynchronous=False), self._workflow.pacing()
-        with waiting.stoppable(self._flow_run_id, self.cancel_quickly()), self._client() as client:
-            seconds, ended = self._workflow.suspend_after, None
-            while ended is None:
-                if not releases or waiting.ends_within(self.handle, seconds):
-                    ended = client.wait(self.handle, patience=self._patience(pacing))
-                    break
-                ended = waiting.for_a_while(client, self.handle, seconds, self._patience(pacing))
-                if ended is None and not suspending.tasks_run():
-                    suspending.suspend(self.handle.deadline)
-                seconds = suspending.SLICE
-        return self._succeeded(ended)
+        return twins.run(self._completion(asynchronous=False))
 
     async def await_for_completion(self) -> Execution:
         """
         As :meth:`wait_for_completion`.
         """
-        from prefect_blocks import suspending, waiting
+        return await twins.arun(self._completion(asynchronous=True))
 
-        releases, pacing = self._workflow.releases_worker(asynchronous=True), self._workflow.pacing()
-        with waiting.stoppable(self._flow_run_id, self.cancel_quickly()):
-            async with self.async_client() as client:
-                seconds, ended = self._workflow.suspend_after, None
-                while ended is None:
-                    if not releases or waiting.ends_within(self.handle, seconds):
-                        ended = await client.wait(self.handle, patience=self._patience(pacing))
-                        break
-                    ended = await waiting.afor_a_while(client, self.handle, seconds, self._patience(pacing))
-                    if ended is None and not await asyncio.to_thread(suspending.tasks_run):
-                        await suspending.asuspend(self.handle.deadline)
-                    seconds = suspending.SLICE
-        return self._succeeded(ended)
-
-    async def await_ending(self, client: AsyncClient, seconds: float | None) -> Execution | None:
+    def look(self, seconds: float | None) -> Twofold[Execution | None]:
         """
         Wait for so long, or to the end. Returns the ended execution, whatever its ending, or None.
 
         Args:
-            client: One of :meth:`async_client`, of any run with the same ``client_key``.
             seconds: None: until it ends or its deadline has passed.
         """
+        from attrs import evolve
+
         from prefect_blocks import waiting
+        from tl_orchestration.errors import WaitTimeout
 
-        pacing = self._workflow.pacing()
+        patience = self._patience()
         if seconds is None or waiting.ends_within(self.handle, seconds):
-            return await client.wait(self.handle, patience=self._patience(pacing))
-        return await waiting.afor_a_while(client, self.handle, seconds, self._patience(pacing))
-
-    @property
-    def client_key(self) -> tuple[int, str]:
-        """
-        Runs for which this is the same can share a client.
-        """
-        return id(self._workflow), type(self._ledger).__name__
+            return (yield from self._ask(lambda client: client.wait(self.handle, patience=patience)))
+        patience, at_most = evolve(patience, cancel_on_timeout=False), max(seconds, waiting.ONE_LOOK)
+        try:
+            return (yield from self._ask(lambda client: client.wait(self.handle, at_most, patience=patience)))
+        except WaitTimeout:
+            return None
 
     def fetch_result(self) -> dict[str, Any]:  # type: ignore[override]  # Prefect's is a coroutine
         """
@@ -186,40 +159,32 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
             ResultNotReady: It has not ended.
             NoResult: It has ended without a result.
         """
-        with self._client() as client:
-            return client.result(self.handle)
+        return self._result().here()
 
     async def afetch_result(self) -> dict[str, Any]:
         """
         As :meth:`fetch_result`.
         """
-        async with self.async_client() as client:
-            return await client.result(self.handle)
+        return await self._result().there()
 
     def outcome(self) -> dict[str, Any]:
         """
         What the next step needs to know, of an execution that has succeeded: ``execution_id``, ``status``, ``fields``
         (the block's ``result_fields``) and, as the block's ``result`` says, ``result``, or ``result_uri``, ``sha256``
-        and ``size``.
+        and ``size``. That of a legacy execution about a case has ``api_version``, by which others have to ask for it.
 
         Raises:
             ResultNotReady: It has not ended.
             ExecutionFailed: It has not succeeded, or the block's ``fail_when`` holds.
             ResultShapeChanged: A field or a verdict cannot be read from the result.
         """
-        with self._client() as client:
-            ended = self._succeeded(self._ended or client.poll(self.handle))
-            result = client.result(self.handle) if self._workflow.needs_result() else None
-        return self._workflow.outcome(ended, result)
+        return twins.run(self._outcome())
 
     async def aoutcome(self) -> dict[str, Any]:
         """
         As :meth:`outcome`.
         """
-        async with self.async_client() as client:
-            ended = self._succeeded(self._ended or await client.poll(self.handle))
-            result = await client.result(self.handle) if self._workflow.needs_result() else None
-        return await asyncio.to_thread(self._workflow.outcome, ended, result)
+        return await twins.arun(self._outcome())
 
     def cancel(self) -> str:
         """
@@ -228,15 +193,13 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         Raises:
             TransactionlinkError: The service refused or did not answer.
         """
-        with self._client() as client:
-            return self._seen(client.cancel(self.handle))
+        return self._seen(self._cancel().here())
 
     async def acancel(self) -> str:
         """
         As :meth:`cancel`.
         """
-        async with self.async_client() as client:
-            return self._seen(await client.cancel(self.handle))
+        return self._seen(await self._cancel().there())
 
     def cancel_if_decided(self) -> None:
         """
@@ -298,26 +261,47 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         self._workflow.rules().check_ending(execution)
         return execution
 
-    def _patience(self, pacing: Pacing) -> Patience:
+    def _completion(self, *, asynchronous: bool) -> Twofold[Execution]:
+        from prefect_blocks import suspending, waiting
+
+        releases = self._workflow.releases_worker(asynchronous=asynchronous)
+        with waiting.stoppable(self._flow_run_id, self.cancel_quickly()):
+            ended = yield from self.look(self._workflow.suspend_after if releases else None)
+            while ended is None:
+                yield from suspending.suspend(self.handle.deadline, [self.execution_id])
+                ended = yield from self.look(suspending.SLICE)
+        return self._succeeded(ended)
+
+    def _outcome(self) -> Twofold[dict[str, Any]]:
+        ended = self._ended
+        if ended is None:
+            ended = yield from self._poll()
+        self._succeeded(ended)
+        result = None
+        if self._workflow.needs_result():
+            result = yield from self._result()
+        return (yield from twins.blocking(lambda: self._workflow.outcome(ended, result)))
+
+    def _poll(self) -> Twin[Execution]:
+        return self._ask(lambda client: client.poll(self.handle))
+
+    def _result(self) -> Twin[dict[str, Any]]:
+        return self._ask(lambda client: client.result(self.handle))
+
+    def _cancel(self) -> Twin[Execution]:
+        return self._ask(lambda client: client.cancel(self.handle))
+
+    def _ask(self, verb: Callable[[Client | AsyncClient], T | Awaitable[T]]) -> Twin[T]:
+        from prefect_blocks import clients
+
+        workflow = self._workflow
+        return clients.asking(verb, workflow.credentials, ledger=self._ledger, status_map=workflow.status_map)
+
+    def _patience(self) -> Patience:
         from tl_orchestration import Patience
 
         cancels = None if self._workflow.on_cancel == "cancel" else False
-        return Patience(pacing=pacing, cancel_on_timeout=cancels, on_change=self._show)
-
-    def _client(self) -> AbstractContextManager[Client]:
-        from prefect_blocks import clients
-
-        workflow = self._workflow
-        return clients.borrowed(workflow.credentials, ledger=self._ledger, status_map=workflow.status_map)
-
-    def async_client(self) -> AbstractAsyncContextManager[AsyncClient]:
-        """
-        The client of the running event loop, for :meth:`await_ending`.
-        """
-        from prefect_blocks import clients
-
-        workflow = self._workflow
-        return clients.aborrowed(workflow.credentials, ledger=self._ledger, status_map=workflow.status_map)
+        return Patience(pacing=self._workflow.pacing(), cancel_on_timeout=cancels, on_change=self._show)
 
 
 __all__ = ["TransactionlinkWorkflowRun"]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import hashlib
 import logging
 import re
+import threading
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,11 @@ log = logging.getLogger(__name__)
 _PACE = 1.0
 """
 Seconds between two updates of a progress artifact.
+"""
+
+_LABEL = 10.0
+"""
+Seconds for one answer about a label.
 """
 
 _LISTED = 500
@@ -103,29 +111,33 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def progress(total: int) -> AsyncIterator[Callable[[], None]]:
+async def progress(total: int, *, done: int = 0, of: Sequence[str] = ()) -> AsyncIterator[Callable[[], None]]:
     """
     A progress artifact about so many executions. Call what this gives once for each that has ended.
+
+    Args:
+        done: How many have ended before.
+        of: Their ids, if a flow that begins again is to go on with the artifact of its former process.
     """
-    done = 0
+    ended = done
 
     def one_more() -> None:
-        nonlocal done
-        done += 1
+        nonlocal ended
+        ended += 1
 
     artifact = None
     if total > 1:
-        artifact = await asyncio.to_thread(_create, "progress", "transactionlink-progress", 0.0, f"{total} executions")
+        artifact = await asyncio.to_thread(_bar, total, of)
     if artifact is None:
         yield one_more
         return
 
     async def keep_up() -> None:
-        shown = 0
+        shown = done
         while True:
             await asyncio.sleep(_PACE)
-            if done > shown:
-                shown = done
+            if ended > shown:
+                shown = ended
                 await asyncio.to_thread(_update, artifact, 100.0 * shown / total)
 
     keeping = asyncio.ensure_future(keep_up())
@@ -134,7 +146,35 @@ async def progress(total: int) -> AsyncIterator[Callable[[], None]]:
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-    await asyncio.to_thread(_update, artifact, 100.0 * done / total)
+    if ended > done:
+        await asyncio.to_thread(_update, artifact, 100.0 * ended / total)
+
+
+def _bar(total: int, of: Sequence[str]) -> UUID | None:
+    """
+    The progress artifact of these executions in this flow run; a new one where there is none yet.
+    """
+    key = "transactionlink-progress"
+    if of:
+        key += "-" + hashlib.sha256("\0".join(of).encode()).hexdigest()[:12]
+        if (found := _artifact(key)) is not None:
+            return found
+    return _create("progress", key, 0.0, f"{total} executions")
+
+
+def _artifact(key: str) -> UUID | None:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+
+    from prefect_blocks import identity
+
+    flow_run_id = identity.flow_run_id()
+    if flow_run_id is None:
+        return None
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    found: list[UUID] = []
+    with _harmless(), _client() as client:
+        found += [artifact.id for artifact in client.read_artifacts(artifact_filter=wanted, limit=1)]
+    return found[0] if found else None
 
 
 def _kind(outcome: Mapping[str, Any]) -> str:
@@ -142,8 +182,12 @@ def _kind(outcome: Mapping[str, Any]) -> str:
 
 
 def _emit(what: str, run: TransactionlinkWorkflowRun, execution: Execution) -> None:
+    from prefect.settings import PREFECT_API_URL
+
     with _harmless():
         flow_run_id, status = run.flow_run_id, execution.status.value
+        if flow_run_id is None and PREFECT_API_URL.value() is None:
+            return  # a script without a server: for an event, Prefect would start one
         related = []
         if flow_run_id is not None:
             related.append(
@@ -177,13 +221,20 @@ def _send(
 
 def _label(run: TransactionlinkWorkflowRun) -> None:
     """
-    For people to find. The lock is the ledger's: of two who set a label, the last wins.
+    For people to find. The lock is the ledger's: of two who set a label, the last wins. Nobody waits for it: a server
+    on SQLite answers 503 when something else is written at the same moment, and Prefect's client then sleeps for
+    seconds.
     """
     flow_run_id = run.flow_run_id
-    if flow_run_id is not None:
-        with _harmless(), _client() as client:
-            name = f"transactionlink.execution.{run.handle.key or run.definition}"
-            client.update_flow_run_labels(flow_run_id, {name: run.execution_id})
+    if flow_run_id is None:
+        return
+    labels: dict[str, Any] = {f"transactionlink.execution.{run.handle.key or run.definition}": run.execution_id}
+
+    def write() -> None:
+        with _harmless(), _client(httpx_settings={"timeout": _LABEL}) as client:
+            client.update_flow_run_labels(flow_run_id, labels)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(write,), daemon=True).start()
 
 
 def _link(run: TransactionlinkWorkflowRun) -> None:
@@ -223,10 +274,13 @@ def _update(artifact: UUID, percent: float) -> None:
         client.update_artifact(artifact, ArtifactUpdate(data=percent))
 
 
-def _client() -> Any:
+def _client(httpx_settings: dict[str, Any] | None = None) -> Any:
+    """
+    With settings, one of its own; without them, that of the flow run, which ends with it.
+    """
     from prefect import get_client
 
-    return get_client(sync_client=True)
+    return get_client(httpx_settings=httpx_settings, sync_client=True)
 
 
 @contextlib.contextmanager

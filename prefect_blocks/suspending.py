@@ -2,29 +2,34 @@
 Releasing the worker: the flow run is suspended, its process ends, and it begins again when a timer or an event says so.
 
 Only what runs as the body of a deployed, top-level flow can be suspended; Prefect refuses everything else. Before it
-is, the flow run announces that it waits for an execution (:data:`WAITING`). The timer of
-:mod:`prefect_blocks.automations` listens to that and to nothing else, so that it never resumes a flow run which was
-suspended for another reason, such as a person's approval.
+is, the flow run announces that it waits (:data:`WAITING`), and for which executions (:data:`WAITS_FOR`). The timer of
+:mod:`prefect_blocks.automations` listens to the former and to nothing else, so that it never resumes a flow run which
+was suspended for another reason, such as a person's approval; by the latter, :mod:`prefect_blocks.forwarding` finds who
+waits for the execution that a webhook is about.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import math
+import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4, uuid5
+
+from prefect_blocks.twins import Twin, blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
+    from collections.abc import Iterator, Sequence
 
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
     from prefect.context import FlowRunContext
+
+    from prefect_blocks.twins import Twofold
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +38,23 @@ WAITING = "transactionlink.flow-run.waiting"
 Event: this flow run is about to be suspended until its executions have ended. Its resource is the flow run.
 """
 
-_KEY = "transactionlink-"
+WAITS_FOR = "transactionlink.flow-run.waits-for"
 """
-What the pause key of a suspension of ours begins with; Prefect keeps it in the state.
+Event: these executions, as related resources, are waited for by this flow run. The same ones make the same event, so
+that Prefect keeps one however often the flow run is suspended for them.
 """
+
+_KEY = re.compile(r"transactionlink-[0-9a-f-]{36}(?:-(?P<unended>[0-9]+))?")
+"""
+The pause key of a suspension of ours; Prefect keeps it in the state. Without a number it is by an older version.
+"""
+
+_RELATED = 50
+"""
+Executions in one event. Prefect refuses one with more than a hundred related resources.
+"""
+
+_EVENTS = UUID("0c3f4e0e-7a52-4f53-8b0a-1d7f2f0f6c55")
 
 _PAGE = 200
 
@@ -75,7 +93,7 @@ def obstacle(*, asynchronous: bool) -> str | None:
     return None
 
 
-def tasks_run() -> bool:
+def _tasks_run() -> bool:
     """
     Whether tasks of this flow run that this process has started have not ended yet. A server that does not say counts
     as one that has seen some.
@@ -108,33 +126,37 @@ def tasks_run() -> bool:
     return any(run.start_time is None or run.start_time >= context.start_time for run in runs)
 
 
-def suspend(deadline: float | None) -> None:
+def suspend(deadline: float | None, execution_ids: Sequence[str], *, unended: int = 1) -> Twofold[None]:
     """
-    End this process; the flow run begins again when it is resumed. Returns only if the server did not take the event
-    that lets the timer wake it, or did not suspend it.
+    End this process; the flow run begins again when it is resumed. Returns only if tasks of the flow run go on, or the
+    server did not take the events that let it be woken, or did not suspend it.
 
     Args:
         deadline: Of the wait, epoch seconds; None: none.
+        execution_ids: What the flow run waits for, in the same order each time.
+        unended: How many of them have not ended.
 
     Raises:
         Pause: Prefect's own signal, for its engine.
     """
     from prefect import suspend_flow_run
-
-    if _announced():
-        with _refusals():
-            suspend_flow_run(timeout=_timeout(deadline), key=_key())
-
-
-async def asuspend(deadline: float | None) -> None:
-    """
-    As :func:`suspend`.
-    """
     from prefect.flow_runs import asuspend_flow_run
 
-    if await asyncio.to_thread(_announced):
-        with _refusals():
-            await asuspend_flow_run(timeout=_timeout(deadline), key=_key())
+    if (yield from blocking(_tasks_run)) or not (yield from blocking(partial(_announced, execution_ids))):
+        return
+    how: dict[str, Any] = {"timeout": _timeout(deadline), "key": _key(unended)}
+    with _refusals():
+        yield from Twin(partial(suspend_flow_run, **how), partial(asuspend_flow_run, **how))
+
+
+def awaited(state: State[Any] | None) -> int | None:
+    """
+    For how many executions a flow run in this state is suspended; None: it is not, or for another reason.
+    """
+    if state is None or state.name != "Suspended":
+        return None
+    match = _KEY.fullmatch(state.state_details.pause_key or "")
+    return None if match is None else int(match["unended"] or 1)
 
 
 def waiting_flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
@@ -148,26 +170,37 @@ def waiting_flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
     while page := client.read_flow_runs(flow_run_filter=suspended, limit=_PAGE, offset=offset):
         offset += len(page)
         for run in page:
-            if run.state is not None and (run.state.state_details.pause_key or "").startswith(_KEY):
+            if awaited(run.state) is not None:
                 yield run
 
 
-def announce(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+def announce(client: SyncPrefectClient, flow_run_id: UUID, execution_ids: Sequence[str] = ()) -> None:
     """
-    Say that a flow run waits. Returns only once the server has the event: unheard, nobody would wake the flow run.
+    Say that a flow run waits, and for what. Returns only once the server has the events: unheard, nobody would wake the
+    flow run.
     """
-    event = {
-        "id": str(uuid4()),
-        "event": WAITING,
+    events = [_event(WAITING, flow_run_id)]
+    for first in range(0, len(execution_ids), _RELATED):
+        events.append(_event(WAITS_FOR, flow_run_id, execution_ids[first : first + _RELATED]))
+    client.request("POST", "/events", json=events).raise_for_status()
+
+
+def _event(name: str, flow_run_id: UUID, execution_ids: Sequence[str] = ()) -> dict[str, Any]:
+    identity = uuid5(_EVENTS, " ".join([str(flow_run_id), *execution_ids])) if execution_ids else uuid4()
+    return {
+        "id": str(identity),
+        "event": name,
         "occurred": datetime.now(UTC).isoformat(),
         "resource": {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"},
-        "related": [],
+        "related": [
+            {"prefect.resource.id": f"transactionlink.execution.{one}", "prefect.resource.role": "execution"}
+            for one in execution_ids
+        ],
         "payload": {},
     }
-    client.request("POST", "/events", json=[event]).raise_for_status()
 
 
-def _announced() -> bool:
+def _announced(execution_ids: Sequence[str]) -> bool:
     from prefect import get_client
 
     from prefect_blocks.versions import PREFECT_FAILURES
@@ -176,7 +209,7 @@ def _announced() -> bool:
     assert flow_run is not None
     try:
         with get_client(sync_client=True) as client:
-            announce(client, flow_run.id)
+            announce(client, flow_run.id, execution_ids)
     except PREFECT_FAILURES as error:
         log.warning(
             "This flow run keeps its process for now: Prefect did not take its event (%s).", type(error).__name__
@@ -185,11 +218,11 @@ def _announced() -> bool:
     return True
 
 
-def _key() -> str:
+def _key(unended: int) -> str:
     """
     A new one each time: with one that the server has seen, the suspension would be passed over.
     """
-    return f"{_KEY}{uuid4()}"
+    return f"transactionlink-{uuid4()}-{unended}"
 
 
 def _here() -> FlowRunContext:
@@ -220,10 +253,10 @@ def _refusals() -> Iterator[None]:
 __all__ = [
     "SLICE",
     "WAITING",
+    "WAITS_FOR",
     "announce",
-    "asuspend",
+    "awaited",
     "obstacle",
     "suspend",
-    "tasks_run",
     "waiting_flow_runs",
 ]

@@ -11,35 +11,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from prefect_blocks import clients, showing
+from prefect_blocks import clients, showing, twins
 from prefect_blocks.credentials import TransactionlinkCredentials
-from prefect_blocks.workflow import TransactionlinkWorkflow
+from prefect_blocks.workflow import Asked, TransactionlinkWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime, timedelta
 
+    from prefect import Task
     from prefect.client.schemas.objects import State, TaskRun
 
     from prefect_blocks.run import TransactionlinkWorkflowRun
-    from tl_orchestration import B3osOptions, Execution, Handle, LegacyOptions
-    from tl_orchestration.delivery import OnLink
+    from prefect_blocks.twins import Twofold
+    from tl_orchestration import Execution, Handle
+
+    One = str | Mapping[str, Any]
+    AWorkflow = str | TransactionlinkWorkflow
+    SomeCredentials = str | TransactionlinkCredentials
+
+P = ParamSpec("P")
+R = TypeVar("R")
+B = TypeVar("B", TransactionlinkCredentials, TransactionlinkWorkflow)
 
 
 class Ended(TypedDict, total=False):
     """
     How one of many executions stands after the wait. ``error`` is the kind of error that its wait ended with, such as
-    ``NotFound``; ``status`` is then absent.
+    ``NotFound``; ``status`` is then absent. ``api_version`` is there where it was given.
     """
 
     execution_id: str
     status: str
     error: str
+    api_version: int
 
 
 def may_be_retried(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
@@ -55,17 +65,17 @@ def may_be_retried(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
     return error.retryable if isinstance(error, TransactionlinkError) else True
 
 
-def _named(what: str, argument: str) -> Callable[[], str]:
+def _step(name: str, what: str, argument: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """
-    Names a task run by what it is about.
+    A task of this module; its runs are named by what they do and by what they are about.
     """
 
-    def name() -> str:
+    def run_name() -> str:
         from prefect import runtime
 
         return f"{what} {_shown(runtime.task_run.parameters.get(argument))}"
 
-    return name
+    return task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, retry_condition_fn=may_be_retried)
 
 
 def _shown(about: Any) -> str:
@@ -76,32 +86,18 @@ def _shown(about: Any) -> str:
     return f"{len(about)} executions" if isinstance(about, list | tuple) else str(about)
 
 
-@task(
-    name="run-workflow",
-    task_run_name=_named("run", "workflow"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
+@_step("run-workflow", "run", "workflow")
 def run_workflow(
-    workflow: str | TransactionlinkWorkflow,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    step_key: str | None = None,
-    key: str | None = None,
-    record_id: str | None = None,
-    expires_at: datetime | str | None = None,
-    expires_in: timedelta | float | None = None,
-    locale: str | None = None,
-    options: LegacyOptions | B3osOptions | None = None,
-    on_link: OnLink | None = None,
+    workflow: AWorkflow, parameters: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
 ) -> dict[str, Any]:
     """
     Start an execution at most once, wait for it, and return what the next step needs to know.
 
     Args:
         workflow: Name of a saved TransactionlinkWorkflow block, or the block.
-        parameters: As all others: see :meth:`TransactionlinkWorkflow.trigger`. ``step_key`` is needed where this task
-            is submitted or mapped.
+        parameters: JSON object for the definition.
+        asked: See :class:`prefect_blocks.workflow.Asked`. ``step_key`` is needed where this task is submitted or
+            mapped.
 
     Returns:
         ``execution_id``, ``status``, ``fields`` and, as the block says, ``result``, or ``result_uri``, ``sha256`` and
@@ -111,78 +107,27 @@ def run_workflow(
         TransactionlinkError: See :meth:`TransactionlinkWorkflow.trigger` and
             :meth:`TransactionlinkWorkflowRun.wait_for_completion`.
     """
-    block = _workflow(workflow)
-    with _retried_anew(block):
-        run = block.trigger(
-            parameters,
-            step_key=step_key,
-            key=key,
-            record_id=record_id,
-            expires_at=expires_at,
-            expires_in=expires_in,
-            locale=locale,
-            options=options,
-            on_link=on_link,
-        )
-        _rename("run", run)
-        run.wait_for_completion()
-        return run.outcome()
+    return twins.run(_ran(workflow, parameters, asked))
 
 
-@task(
-    name="run-workflow",
-    task_run_name=_named("run", "workflow"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
+@_step("run-workflow", "run", "workflow")
 async def arun_workflow(
-    workflow: str | TransactionlinkWorkflow,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    step_key: str | None = None,
-    key: str | None = None,
-    record_id: str | None = None,
-    expires_at: datetime | str | None = None,
-    expires_in: timedelta | float | None = None,
-    locale: str | None = None,
-    options: LegacyOptions | B3osOptions | None = None,
-    on_link: OnLink | None = None,
+    workflow: AWorkflow, parameters: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
 ) -> dict[str, Any]:
     """
     As :func:`run_workflow`.
     """
-    block = await _aworkflow(workflow)
-    with _retried_anew(block):
-        run = await block.atrigger(
-            parameters,
-            step_key=step_key,
-            key=key,
-            record_id=record_id,
-            expires_at=expires_at,
-            expires_in=expires_in,
-            locale=locale,
-            options=options,
-            on_link=on_link,
-        )
-        await asyncio.to_thread(_rename, "run", run)
-        await run.await_for_completion()
-        return await run.aoutcome()
+    return await twins.arun(_ran(workflow, parameters, asked))
 
 
-@task(
-    name="wait-for-execution",
-    task_run_name=_named("wait for", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-def wait_for_execution(
-    execution: str | Mapping[str, Any], workflow: str | TransactionlinkWorkflow, *, timeout: float | None = None
-) -> dict[str, Any]:
+@_step("wait-for-execution", "wait for", "execution")
+def wait_for_execution(execution: One, workflow: AWorkflow, *, timeout: float | None = None) -> dict[str, Any]:
     """
     Wait for an execution that somebody else has started; it is never cancelled.
 
     Args:
-        execution: Its id, or what a task about it has returned.
+        execution: Its id, or what a task about it has returned; ``{"execution_id": ID, "api_version": 1}`` for a legacy
+            execution about a case.
         workflow: Name of a saved TransactionlinkWorkflow block, or the block: how to reach and to judge it.
         timeout: Seconds from now; None: until it ends or expires.
 
@@ -192,37 +137,21 @@ def wait_for_execution(
     Raises:
         TransactionlinkError: See :meth:`TransactionlinkWorkflowRun.wait_for_completion`.
     """
-    run = _workflow(workflow).attach(_id_of(execution), timeout=timeout)
-    run.wait_for_completion()
-    return run.outcome()
+    return twins.run(_waited(execution, workflow, timeout))
 
 
-@task(
-    name="wait-for-execution",
-    task_run_name=_named("wait for", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-async def await_for_execution(
-    execution: str | Mapping[str, Any], workflow: str | TransactionlinkWorkflow, *, timeout: float | None = None
-) -> dict[str, Any]:
+@_step("wait-for-execution", "wait for", "execution")
+async def await_for_execution(execution: One, workflow: AWorkflow, *, timeout: float | None = None) -> dict[str, Any]:
     """
     As :func:`wait_for_execution`.
     """
-    run = (await _aworkflow(workflow)).attach(_id_of(execution), timeout=timeout)
-    await run.await_for_completion()
-    return await run.aoutcome()
+    return await twins.arun(_waited(execution, workflow, timeout))
 
 
-@task(
-    name="wait-for-executions",
-    task_run_name=_named("wait for", "executions"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
+@_step("wait-for-executions", "wait for", "executions")
 def wait_for_executions(
-    executions: Sequence[str | Mapping[str, Any]],
-    credentials: str | TransactionlinkCredentials,
+    executions: Sequence[One],
+    credentials: SomeCredentials,
     *,
     timeout: float | None = None,
     poll_interval: float | None = None,
@@ -244,22 +173,13 @@ def wait_for_executions(
     Raises:
         TransactionlinkError: A wait has failed in a way that a retry may mend.
     """
-    from prefect_blocks import waiting
-    from prefect_blocks.versions import load_block
-
-    block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
-    return waiting.in_loop(lambda: _all_ended(executions, block, timeout, poll_interval))
+    return twins.run(_ended(executions, credentials, timeout, poll_interval))
 
 
-@task(
-    name="wait-for-executions",
-    task_run_name=_named("wait for", "executions"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
+@_step("wait-for-executions", "wait for", "executions")
 async def await_for_executions(
-    executions: Sequence[str | Mapping[str, Any]],
-    credentials: str | TransactionlinkCredentials,
+    executions: Sequence[One],
+    credentials: SomeCredentials,
     *,
     timeout: float | None = None,
     poll_interval: float | None = None,
@@ -267,16 +187,11 @@ async def await_for_executions(
     """
     As :func:`wait_for_executions`.
     """
-    return await _all_ended(executions, await _acredentials(credentials), timeout, poll_interval)
+    return await twins.arun(_ended(executions, credentials, timeout, poll_interval))
 
 
-@task(
-    name="get-result",
-    task_run_name=_named("result of", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-def get_result(execution: str | Mapping[str, Any], credentials: str | TransactionlinkCredentials) -> dict[str, Any]:
+@_step("get-result", "result of", "execution")
+def get_result(execution: One, credentials: SomeCredentials) -> dict[str, Any]:
     """
     The whole result of an execution. It is often personal data: where results of tasks are persisted, call
     ``run.fetch_result()`` inside the task that needs it instead.
@@ -288,41 +203,19 @@ def get_result(execution: str | Mapping[str, Any], credentials: str | Transactio
     Raises:
         TransactionlinkError: See :meth:`tl_orchestration.Client.result`.
     """
-    from prefect_blocks.versions import load_block
-
-    block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
-    _check_allowed(execution, block)
-    with clients.borrowed(block) as client:
-        return client.result(_handle(execution, block))
+    return twins.run(_result(execution, credentials))
 
 
-@task(
-    name="get-result",
-    task_run_name=_named("result of", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-async def aget_result(
-    execution: str | Mapping[str, Any], credentials: str | TransactionlinkCredentials
-) -> dict[str, Any]:
+@_step("get-result", "result of", "execution")
+async def aget_result(execution: One, credentials: SomeCredentials) -> dict[str, Any]:
     """
     As :func:`get_result`.
     """
-    block = await _acredentials(credentials)
-    _check_allowed(execution, block)
-    async with clients.aborrowed(block) as client:
-        return await client.result(_handle(execution, block))
+    return await twins.arun(_result(execution, credentials))
 
 
-@task(
-    name="cancel-execution",
-    task_run_name=_named("cancel", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-def cancel_execution(
-    execution: str | Mapping[str, Any], credentials: str | TransactionlinkCredentials
-) -> dict[str, Any]:
+@_step("cancel-execution", "cancel", "execution")
+def cancel_execution(execution: One, credentials: SomeCredentials) -> dict[str, Any]:
     """
     Cancel an execution, whoever has started it. One that is over is no error.
 
@@ -336,32 +229,74 @@ def cancel_execution(
     Raises:
         TransactionlinkError: See :meth:`tl_orchestration.Client.cancel`.
     """
-    from prefect_blocks.versions import load_block
-
-    block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
-    with clients.borrowed(block) as client:
-        return _as_it_stands(client.cancel(_handle(execution, block)))
+    return twins.run(_cancelled(execution, credentials))
 
 
-@task(
-    name="cancel-execution",
-    task_run_name=_named("cancel", "execution"),
-    cache_policy=NO_CACHE,
-    retry_condition_fn=may_be_retried,
-)
-async def acancel_execution(
-    execution: str | Mapping[str, Any], credentials: str | TransactionlinkCredentials
-) -> dict[str, Any]:
+@_step("cancel-execution", "cancel", "execution")
+async def acancel_execution(execution: One, credentials: SomeCredentials) -> dict[str, Any]:
     """
     As :func:`cancel_execution`.
     """
-    block = await _acredentials(credentials)
-    async with clients.aborrowed(block) as client:
-        return _as_it_stands(await client.cancel(_handle(execution, block)))
+    return await twins.arun(_cancelled(execution, credentials))
+
+
+def _ran(workflow: AWorkflow, parameters: Mapping[str, Any] | None, asked: Asked) -> Twofold[dict[str, Any]]:
+    block = yield from _loaded(TransactionlinkWorkflow, workflow)
+    with _retried_anew(block):
+        run = yield from twins.Twin(
+            partial(block.trigger, parameters, **asked), partial(block.atrigger, parameters, **asked)
+        )
+        yield from twins.blocking(partial(_rename, "run", run))
+        return (yield from _outcome(run))
+
+
+def _waited(execution: One, workflow: AWorkflow, timeout: float | None) -> Twofold[dict[str, Any]]:
+    block = yield from _loaded(TransactionlinkWorkflow, workflow)
+    run = block.attach(_id_of(execution), timeout=timeout, api_version=_version_of(execution))
+    return (yield from _outcome(run))
+
+
+def _outcome(run: TransactionlinkWorkflowRun) -> Twofold[dict[str, Any]]:
+    yield from twins.Twin(run.wait_for_completion, run.await_for_completion)
+    return (yield from twins.Twin(run.outcome, run.aoutcome))
+
+
+def _ended(
+    executions: Sequence[One], credentials: SomeCredentials, timeout: float | None, poll_interval: float | None
+) -> Twofold[list[Ended]]:
+    from prefect_blocks import waiting
+
+    block = yield from _loaded(TransactionlinkCredentials, credentials)
+    return (yield from waiting.anywhere(lambda: _all_ended(executions, block, timeout, poll_interval)))
+
+
+def _result(execution: One, credentials: SomeCredentials) -> Twofold[dict[str, Any]]:
+    block = yield from _loaded(TransactionlinkCredentials, credentials)
+    _check_allowed(execution, block)
+    handle = _handle(execution, block)
+    return (yield from clients.asking(lambda client: client.result(handle), block))
+
+
+def _cancelled(execution: One, credentials: SomeCredentials) -> Twofold[dict[str, Any]]:
+    block = yield from _loaded(TransactionlinkCredentials, credentials)
+    handle = _handle(execution, block)
+    stands = yield from clients.asking(lambda client: client.cancel(handle), block)
+    return {"execution_id": stands.id, "status": stands.status.value, "fields": {}}
+
+
+def _loaded(kind: type[B], block: str | B) -> Twofold[B]:
+    """
+    The block, or the one that is saved under that name.
+    """
+    from prefect_blocks.versions import load_block
+
+    if isinstance(block, str):
+        return (yield from twins.blocking(partial(load_block, kind, block)))
+    return block
 
 
 async def _all_ended(
-    executions: Sequence[str | Mapping[str, Any]],
+    executions: Sequence[One],
     block: TransactionlinkCredentials,
     timeout: float | None,
     poll_interval: float | None,
@@ -389,9 +324,12 @@ async def _all_ended(
         if isinstance(how, BaseException):
             if not isinstance(how, TransactionlinkError) or how.retryable:
                 raise how
-            ended.append({"execution_id": handle.execution_id, "error": type(how).__name__})
+            one: Ended = {"execution_id": handle.execution_id, "error": type(how).__name__}
         else:
-            ended.append({"execution_id": handle.execution_id, "status": how.status.value})
+            one = {"execution_id": handle.execution_id, "status": how.status.value}
+        if handle.api_version is not None:
+            one["api_version"] = handle.api_version
+        ended.append(one)
     if len(ended) > 1:
         await asyncio.to_thread(showing.summary, ended)
     return ended
@@ -412,7 +350,7 @@ def _retried_anew(block: TransactionlinkWorkflow) -> Iterator[None]:
         raise
 
 
-def _id_of(execution: str | Mapping[str, Any]) -> str:
+def _id_of(execution: One) -> str:
     from tl_orchestration.errors import InvalidRequest
 
     identifier = execution.get("execution_id") if isinstance(execution, Mapping) else execution
@@ -421,7 +359,7 @@ def _id_of(execution: str | Mapping[str, Any]) -> str:
     return identifier
 
 
-def _handle(execution: str | Mapping[str, Any], block: TransactionlinkCredentials) -> Handle:
+def _handle(execution: One, block: TransactionlinkCredentials) -> Handle:
     from tl_orchestration import Handle
     from tl_orchestration.answers import safe_id
     from tl_orchestration.errors import InvalidRequest
@@ -429,10 +367,16 @@ def _handle(execution: str | Mapping[str, Any], block: TransactionlinkCredential
     identifier = safe_id(_id_of(execution))
     if identifier is None:
         raise InvalidRequest("An execution id has letters, digits, '-', '_' and '.', and at most 128 characters.")
-    return Handle(execution_id=identifier, service=block.service)
+    return Handle(execution_id=identifier, service=block.service, api_version=_version_of(execution))
 
 
-def _check_allowed(execution: str | Mapping[str, Any], block: TransactionlinkCredentials) -> None:
+def _version_of(execution: One) -> int | None:
+    from prefect_blocks.results import named_version
+
+    return named_version(execution) if isinstance(execution, Mapping) else None
+
+
+def _check_allowed(execution: One, block: TransactionlinkCredentials) -> None:
     """
     Raises:
         InvalidRequest: The credentials keep whole results out of what tasks return.
@@ -444,24 +388,6 @@ def _check_allowed(execution: str | Mapping[str, Any], block: TransactionlinkCre
             f"These credentials forbid full results, so no task returns that of execution {_id_of(execution)}. Call"
             " prefect_blocks.load_result inside the task that needs it."
         )
-
-
-def _as_it_stands(execution: Execution) -> dict[str, Any]:
-    return {"execution_id": execution.id, "status": execution.status.value, "fields": {}}
-
-
-def _workflow(block: str | TransactionlinkWorkflow) -> TransactionlinkWorkflow:
-    from prefect_blocks.versions import load_block
-
-    return load_block(TransactionlinkWorkflow, block) if isinstance(block, str) else block
-
-
-async def _aworkflow(block: str | TransactionlinkWorkflow) -> TransactionlinkWorkflow:
-    return await TransactionlinkWorkflow.aload(block) if isinstance(block, str) else block
-
-
-async def _acredentials(block: str | TransactionlinkCredentials) -> TransactionlinkCredentials:
-    return await TransactionlinkCredentials.aload(block) if isinstance(block, str) else block
 
 
 def _rename(what: str, run: TransactionlinkWorkflowRun) -> None:

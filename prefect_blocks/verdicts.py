@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from tl_orchestration.errors import LedgerError, StartOutcomeUnknown
+from tl_orchestration.errors import LedgerError, RequestChanged, StartOutcomeUnknown
 from tl_orchestration.ledger import verdicts
 from tl_orchestration.ledger.entry import UNDECIDED
 
@@ -62,7 +62,8 @@ def _undecided(flow_run_id: UUID | str, step_key: str) -> FlowRunInputLedger:
 @contextlib.contextmanager
 def way_out(flow_run_id: UUID | None) -> Iterator[None]:
     """
-    Have a start of unknown fate say what to do about it here, where a flow run keeps the step.
+    Have a start of unknown fate, or a request that has changed, say what to do about it here, where a flow run keeps
+    the step.
 
     Args:
         flow_run_id: Which one; None: none does.
@@ -77,6 +78,15 @@ def way_out(flow_run_id: UUID | None) -> Iterator[None]:
                 f"{error.what} Then tell the flow run, in Python: prefect_blocks.verdicts.adopt({step}, {found},"
                 f" reason='…') if it runs, prefect_blocks.verdicts.not_started({step}, reason='…') if it does not. And"
                 " retry the flow run.",
+            )
+        raise
+    except RequestChanged as error:
+        if flow_run_id is not None and error.what is not None:
+            error.args = (
+                f"{error.what} Retries and resumes run the flow again, and each pass must ask for the same: make a time"
+                " or a random id once, in a task whose result is persisted, and take what changes out of the"
+                " parameters. To go on with that execution whatever they are, set on_changed_request='reattach'; to"
+                " start anew, give the step another step_key.",
             )
         raise
 

@@ -17,19 +17,17 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from attrs import evolve
 from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import decisions
-from tl_orchestration.errors import TransactionlinkError, WaitTimeout
+from prefect_blocks.twins import Twin
+from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Iterator
     from uuid import UUID
 
-    from tl_orchestration import AsyncClient, Client, Execution, Handle
-    from tl_orchestration.wait import Patience
+    from tl_orchestration import Handle
 
 T = TypeVar("T")
 
@@ -41,29 +39,6 @@ LAST_WORDS = 10.0
 
 #: A wait that is over after one poll, seconds.
 ONE_LOOK = 0.001
-
-
-def for_a_while(client: Client, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
-    """
-    Wait for so long. Returns the ended execution, or None.
-
-    Raises:
-        TransactionlinkError: As :meth:`tl_orchestration.Client.wait`, but for the end of these seconds.
-    """
-    try:
-        return client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
-    except WaitTimeout:
-        return None
-
-
-async def afor_a_while(client: AsyncClient, handle: Handle, seconds: float, patience: Patience) -> Execution | None:
-    """
-    As :func:`for_a_while`.
-    """
-    try:
-        return await client.wait(handle, max(seconds, ONE_LOOK), patience=evolve(patience, cancel_on_timeout=False))
-    except WaitTimeout:
-        return None
 
 
 def ends_within(handle: Handle, seconds: float) -> bool:
@@ -111,35 +86,43 @@ def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
         speaking.result(LAST_WORDS)
 
 
-def uninterrupted(start: Callable[[], T], stopped: Callable[[T], object]) -> T:
+def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
     """
-    What ``start`` returns. If Prefect ends this process meanwhile, the start is waited for nevertheless: cut off, its
-    fate would be unknown.
+    The start. If Prefect ends this process meanwhile, it is waited for nevertheless: cut off, its fate would be
+    unknown.
 
     Args:
         stopped: Called with what was started, before Prefect's signal goes on.
     """
-    starting = _in_thread(start)
-    try:
-        return starting.result()
-    except (TerminationSignal, asyncio.CancelledError):
-        with contextlib.suppress(TimeoutError, TransactionlinkError):
-            stopped(starting.result(LAST_WORDS))
-        raise
+
+    def here() -> T:
+        starting: Future[T] = Future()
+        try:
+            _in_thread(start.here, starting)  # in here: the signal may come before this returns
+            return starting.result()
+        except (TerminationSignal, asyncio.CancelledError):
+            with contextlib.suppress(TimeoutError, TransactionlinkError):
+                stopped(starting.result(LAST_WORDS))
+            raise
+
+    async def there() -> T:
+        starting = asyncio.ensure_future(start.there())
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # In a shield: a time-out cancels whatever is awaited, again and again.
+            with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
+                stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
+            raise
+
+    return Twin(here, there)
 
 
-async def auninterrupted(start: Coroutine[Any, Any, T], stopped: Callable[[T], object]) -> T:
+def anywhere(make: Callable[[], Awaitable[T]]) -> Twin[T]:
     """
-    As :func:`uninterrupted`.
+    Something that is asynchronous only.
     """
-    starting = asyncio.ensure_future(start)
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # In a shield: a time-out cancels whatever is awaited, again and again.
-        with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
-            stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
-        raise
+    return Twin(lambda: in_loop(make), make)
 
 
 def in_loop(make: Callable[[], Awaitable[T]]) -> T:
@@ -163,11 +146,11 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
         raise
 
 
-def _in_thread(call: Callable[[], T]) -> Future[T]:
+def _in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]:
     """
     In a thread that does not keep the process, with the context of this one, so that its log lines reach the run's.
     """
-    done: Future[T] = Future()
+    done = done or Future()
 
     def run() -> None:
         try:
@@ -182,10 +165,8 @@ def _in_thread(call: Callable[[], T]) -> Future[T]:
 __all__ = [
     "LAST_WORDS",
     "ONE_LOOK",
-    "afor_a_while",
-    "auninterrupted",
+    "anywhere",
     "ends_within",
-    "for_a_while",
     "in_loop",
     "last_words",
     "stoppable",

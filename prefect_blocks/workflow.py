@@ -4,14 +4,14 @@ A workflow definition with how to run it, as Prefect's JobBlock.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from prefect.blocks.abstract import JobBlock
 from pydantic import ConfigDict, Field, model_validator
 
+from prefect_blocks import twins
 from prefect_blocks.credentials import TransactionlinkCredentials
 from prefect_blocks.run import TransactionlinkWorkflowRun
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect_blocks.identity import Scope
+    from prefect_blocks.twins import Twofold
     from tl_orchestration import B3osOptions, Execution, LegacyOptions, Pacing, RunRequest, Step
     from tl_orchestration.delivery import OnLink
     from tl_orchestration.ledger import Ledger
@@ -28,6 +29,38 @@ if TYPE_CHECKING:
     from tl_orchestration.result_uri import ResultUri
 
 _DAY = 24 * 3600.0
+
+_OF_REQUEST = ("record_id", "expires_at", "expires_in", "locale", "options")
+"""
+What of :class:`Asked` goes into the request.
+"""
+
+
+class Asked(TypedDict, total=False):
+    """
+    What can be asked of a start beside its parameters.
+
+    Args:
+        step_key: Names this step in the flow run; not personal. Default: definition and ordinal of the call, which only
+            sequential calls in the body of a flow have. It is needed in submitted and mapped tasks, and in subflows.
+        key: A business key, for which at most one execution is started over all flow runs; kept in the SQL ledger of
+            the credentials. Not personal, and not together with ``step_key``.
+        record_id: UUID of the record that the execution is about.
+        expires_at: When the service ends the execution: an aware datetime or ISO 8601 text.
+        expires_in: The same, from the start; instead of the block's.
+        locale: Instead of the block's.
+        options: What only the service of the credentials takes.
+        on_link: Called with the execution before the start returns, if a person has to act in it; it has ``link``.
+    """
+
+    step_key: str | None
+    key: str | None
+    record_id: str | None
+    expires_at: datetime | str | None
+    expires_in: timedelta | float | None
+    locale: str | None
+    options: LegacyOptions | B3osOptions | None
+    on_link: OnLink | None
 
 
 class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic would make another block of a parametrized one
@@ -146,34 +179,14 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         return self
 
     def trigger(  # type: ignore[override]  # Prefect's is a coroutine without arguments
-        self,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        step_key: str | None = None,
-        key: str | None = None,
-        record_id: str | None = None,
-        expires_at: datetime | str | None = None,
-        expires_in: timedelta | float | None = None,
-        locale: str | None = None,
-        options: LegacyOptions | B3osOptions | None = None,
-        on_link: OnLink | None = None,
+        self, parameters: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
     ) -> TransactionlinkWorkflowRun:
         """
         Start an execution, or find the one that this step has started before.
 
         Args:
             parameters: JSON object for the definition. Stored nowhere.
-            step_key: Names this step in the flow run; not personal. Default: definition and ordinal of the call, which
-                only sequential calls in the body of a flow have. It is needed in submitted and mapped tasks, and in
-                subflows.
-            key: A business key, for which at most one execution is started over all flow runs; kept in the SQL ledger
-                of the credentials. Not personal, and not together with ``step_key``.
-            record_id: UUID of the record that the execution is about.
-            expires_at: When the service ends the execution: an aware datetime or ISO 8601 text.
-            expires_in: The same, from the start; instead of the block's.
-            locale: Instead of the block's.
-            options: What only the service of the credentials takes.
-            on_link: Called with the execution before this returns, if a person has to act in it; it has ``link``.
+            asked: See :class:`Asked`.
 
         Raises:
             InvalidRequest: An argument is wrong or missing. Nothing was sent.
@@ -181,71 +194,15 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             RequestChanged: The step has started something else.
             TransactionlinkError: See :meth:`tl_orchestration.Client.run`.
         """
-        from prefect_blocks import clients, identity, showing, verdicts, waiting
-
-        asked = {"record_id": record_id, "expires_at": expires_at, "expires_in": expires_in, "locale": locale}
-        request = self._request(parameters or {}, asked, options)
-        self._check_storage()
-        self.releases_worker(asynchronous=True)
-        where, running = identity.scope(), identity.flow_run_id()
-        ledger, step = self._place(where, step_key, key)
-
-        def start() -> Execution:
-            with clients.borrowed(self.credentials, ledger=ledger, status_map=self.status_map) as client:
-                execution = client.run(request, key=step, timeout=self.timeout, on_link=on_link)
-            return execution if key is None else self._own(execution, where, key)
-
-        def made(execution: Execution) -> TransactionlinkWorkflowRun:
-            return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
-
-        with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
-            execution = waiting.uninterrupted(start, lambda started: made(started).cancel_if_decided())
-        run = made(execution)
-        with waiting.stoppable(running, run.cancel_quickly()):
-            self._announce(execution, on_link)
-            showing.started(run, execution)
-        return run
+        return twins.run(self._run(parameters, asked))
 
     async def atrigger(
-        self,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        step_key: str | None = None,
-        key: str | None = None,
-        record_id: str | None = None,
-        expires_at: datetime | str | None = None,
-        expires_in: timedelta | float | None = None,
-        locale: str | None = None,
-        options: LegacyOptions | B3osOptions | None = None,
-        on_link: OnLink | None = None,
+        self, parameters: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
     ) -> TransactionlinkWorkflowRun:
         """
         As :meth:`trigger`. What ``on_link`` returns is awaited, if it can be.
         """
-        from prefect_blocks import clients, identity, showing, verdicts, waiting
-
-        asked = {"record_id": record_id, "expires_at": expires_at, "expires_in": expires_in, "locale": locale}
-        request = self._request(parameters or {}, asked, options)
-        self._check_storage()
-        self.releases_worker(asynchronous=True)
-        where, running = await asyncio.to_thread(identity.scope), identity.flow_run_id()
-        ledger, step = self._place(where, step_key, key)
-
-        async def start() -> Execution:
-            async with clients.aborrowed(self.credentials, ledger=ledger, status_map=self.status_map) as client:
-                execution = await client.run(request, key=step, timeout=self.timeout, on_link=on_link)
-            return execution if key is None else await asyncio.to_thread(self._own, execution, where, key)
-
-        def made(execution: Execution) -> TransactionlinkWorkflowRun:
-            return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
-
-        with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
-            execution = await waiting.auninterrupted(start(), lambda started: made(started).cancel_if_decided())
-        run = made(execution)
-        with waiting.stoppable(running, run.cancel_quickly()):
-            self._announce(execution, on_link)
-            await asyncio.to_thread(showing.started, run, execution)
-        return run
+        return await twins.arun(self._run(parameters, asked))
 
     def attach(
         self, execution_id: str, *, timeout: float | None = None, api_version: int | None = None
@@ -330,6 +287,8 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         from tl_orchestration.errors import ExecutionFailed, InvalidRequest
 
         returns: dict[str, Any] = {"execution_id": ended.id, "status": ended.status.value, "fields": {}}
+        if ended.handle.api_version == 1:
+            returns["api_version"] = 1
         if result is not None:
             rules = self.rules()
             if rules.verdict(result) == "fail":
@@ -373,29 +332,54 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         self._say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
         return False
 
-    def _own(self, execution: Execution, where: Scope | None, key: str) -> Execution:
+    def _run(self, parameters: Mapping[str, Any] | None, asked: Asked) -> Twofold[TransactionlinkWorkflowRun]:
+        from prefect_blocks import identity, showing, verdicts, waiting
+
+        on_link = asked.get("on_link")
+        request = self._request(parameters or {}, asked)
+        self._check_storage()
+        self.releases_worker(asynchronous=True)
+        where = yield from twins.blocking(identity.scope)
+        running = identity.flow_run_id()
+        ledger, step = self._place(where, asked.get("step_key"), asked.get("key"))
+        if where is not None and step is not None and getattr(ledger, "counted", False):
+            counted = partial(identity.check_order, where, step.key, retry_failed=self.retry_failed)
+            yield from twins.blocking(counted)
+
+        def made(execution: Execution) -> TransactionlinkWorkflowRun:
+            return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
+
+        start = twins.whole(lambda: self._start(request, ledger, step, on_link))
+        with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
+            execution = yield from waiting.uninterrupted(start, lambda started: made(started).cancel_if_decided())
+        run = made(execution)
+        with waiting.stoppable(running, run.cancel_quickly()):
+            self._announce(execution, on_link)
+            yield from twins.blocking(lambda: showing.started(run, execution))
+        return run
+
+    def _start(
+        self, request: RunRequest, ledger: Ledger | None, step: Step | None, on_link: OnLink | None
+    ) -> Twofold[Execution]:
         """
-        Of the flow runs that ask for a key, the one that has started its execution owns it, and keeps a note of it for
-        whoever cleans up. For the others it is somebody else's.
+        Of the flow runs that ask for a key, the one that has started its execution owns it. For the others it is
+        somebody else's.
         """
         from attrs import evolve
 
-        from prefect_blocks import notes
+        from prefect_blocks import clients
+        from prefect_blocks.notes import NotingLedger
 
-        if where is None:
+        execution = yield from clients.asking(
+            lambda client: client.run(request, key=step, timeout=self.timeout, on_link=on_link),
+            self.credentials,
+            ledger=ledger,
+            status_map=self.status_map,
+        )
+        if step is None or not isinstance(ledger, NotingLedger) or not execution.reattached:
             return execution
-        if not execution.reattached:
-            notes.keep(
-                where.flow_run_id,
-                notes.Note(
-                    key=key,
-                    execution_id=execution.id,
-                    credentials=self.credentials.saved_name(),
-                    on_cancel=self.on_cancel,
-                ),
-            )
-            return execution
-        owned = any(note.execution_id == execution.id for note in notes.kept(where.flow_run_id))
+        key = step.key
+        owned = yield from twins.blocking(lambda: ledger.owns(key))
         return execution if owned else evolve(execution, handle=evolve(execution.handle, owned=False))
 
     def _check_storage(self) -> None:
@@ -419,21 +403,24 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             _said.add(sentence)
             self.logger.info(sentence)
 
-    def _request(
-        self,
-        parameters: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        options: LegacyOptions | B3osOptions | None = None,
-    ) -> RunRequest:
+    def _request(self, parameters: Mapping[str, Any], asked: Asked) -> RunRequest:
+        """
+        Raises:
+            InvalidRequest: An argument is wrong, or there is none of that name.
+        """
         from tl_orchestration import RunRequest
+        from tl_orchestration.errors import InvalidRequest
 
-        given = {name: value for name, value in asked.items() if value is not None}
+        if unknown := sorted(asked.keys() - Asked.__annotations__.keys()):
+            raise InvalidRequest(f"A start takes no argument {', '.join(map(repr, unknown))}. Nothing was sent.")
+        given: dict[str, Any] = {
+            name: value for name, value in asked.items() if name in _OF_REQUEST and value is not None
+        }
         if "expires_at" not in given and self.expires_in is not None:
             given.setdefault("expires_in", self.expires_in)
         return RunRequest(
             workflow_definition_id=self.workflow_definition_id,
             parameters=parameters,
-            options=options,
             **{"locale": self.locale, **given},
         )
 
@@ -443,18 +430,26 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         """
         from prefect_blocks import identity
         from prefect_blocks.ledger import FlowRunInputLedger
+        from prefect_blocks.notes import NotingLedger
         from tl_orchestration.errors import InvalidRequest
 
         if key is not None:
             if step_key is not None:
                 raise InvalidRequest("Give key or step_key, not both: a key names the step in all flow runs.")
-            return self.credentials.sql_ledger(), self._step(key)
+            ledger = self.credentials.sql_ledger()
+            if where is not None:
+                name = self.credentials.saved_name()
+                ledger = NotingLedger(ledger, where.flow_run_id, credentials=name, on_cancel=self.on_cancel)
+            return ledger, self._step(key)
         if where is not None:
             name = identity.default_step_key(where, self.workflow_definition_id) if step_key is None else step_key
-            ledger = FlowRunInputLedger(
-                where.flow_run_id, credentials=self.credentials.saved_name(), on_cancel=self.on_cancel
+            kept = FlowRunInputLedger(
+                where.flow_run_id,
+                credentials=self.credentials.saved_name(),
+                on_cancel=self.on_cancel,
+                counted=step_key is None,
             )
-            return ledger, self._step(name)
+            return kept, self._step(name)
         task_run_id = identity.task_run_id()
         if task_run_id is not None:
             return _ledger_of_tasks(), self._step(f"{task_run_id}/{step_key or self.workflow_definition_id}")
@@ -510,4 +505,4 @@ def _ledger_of_tasks() -> Ledger:
 _said: set[str] = set()
 
 
-__all__ = ["TransactionlinkWorkflow"]
+__all__ = ["Asked", "TransactionlinkWorkflow"]

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 DAGS = (PROJECT / "tests/e2e/airflow_dags", PROJECT / "example_dags/airflow")
 
+#: The first one is for all DAGs that name none.
+EXECUTORS = ",".join(
+    [
+        "LocalExecutor",
+        "says_failed:tests.e2e.airflow_executors.SaysFailed",
+        "says_failed_late:tests.e2e.airflow_executors.SaysFailedLate",
+    ]
+)
+
 
 class Oracle:
     """
@@ -32,6 +41,7 @@ class Oracle:
 
     def __init__(self, server: SandboxServer) -> None:
         self.url = server.url
+        self._clock = server.store.clock
         self._client = httpx.Client(base_url=f"{server.url}/_sandbox", timeout=10)
 
     def close(self) -> None:
@@ -53,14 +63,43 @@ class Oracle:
     def fault(self, **fields: Any) -> None:
         self._client.post("/faults", json=fields).raise_for_status()
 
+    def end(self, execution_id: str) -> None:
+        """The execution ends at once, with a success."""
+        self._client.post(f"/executions/{execution_id}", json={"status": "COMPLETED"}).raise_for_status()
+
     def started(self, definition: str) -> list[str]:
         """Ids of the executions that were committed for a definition."""
         return [start["execution_id"] for start in self.starts() if start["definition"] == definition]
+
+    @contextlib.contextmanager
+    def varied(self, **variants: Any) -> Iterator[None]:
+        """The service answers differently for as long as this lasts."""
+        known = {one["name"]: one["value"] for one in self._client.get("/variants").json()}
+        self._client.patch("/variants", json=variants).raise_for_status()
+        try:
+            yield
+        finally:
+            self._client.patch("/variants", json={name: known[name] for name in variants}).raise_for_status()
+
+    @contextlib.contextmanager
+    def days_later(self, days: float) -> Iterator[None]:
+        """The service's clock is ahead for as long as this lasts."""
+        self._client.post("/advance", json={"seconds": days * 24 * 3600}).raise_for_status()
+        try:
+            yield
+        finally:
+            self._clock.reset()
 
     def polls(self, definition: str) -> int:
         """How often executions of a definition were polled."""
         counts: dict[str, dict[str, int]] = self._client.get("/requests/definitions").json()
         return counts.get(definition, {}).get("status", 0)
+
+    def order(self, definition: str) -> list[str]:
+        """In which order executions of a definition were started and cancelled: ``start`` and ``cancel``."""
+        events = [(one["request"], "start") for one in self.starts() if one["definition"] == definition]
+        events += [(one["request"], "cancel") for one in self.cancels() if one["definition"] == definition]
+        return [what for _, what in sorted(events)]
 
     def cancelled(self, definition: str) -> list[str]:
         return [cancel["execution_id"] for cancel in self.cancels() if cancel["definition"] == definition]
@@ -106,6 +145,8 @@ def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPat
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        "AIRFLOW__CORE__EXECUTOR": EXECUTORS,
+        "AIRFLOW__CORE__PARALLELISM": "4",
     }
     rig = AirflowRig(home, dags, connections=connections, env=env, database_url=url)
     with rig:

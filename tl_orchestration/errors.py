@@ -31,6 +31,7 @@ Everything that can go wrong, as one tree.
     ├── WaitTimeout               the deadline of a wait has passed
     ├── WaitInterrupted           the wait was told to stop; says nothing about the execution
     └── WebhookRefused            a delivery that is not proven to come from the service
+        └── WebhookUndecided      its key could not be had
 
 Every error is picklable, carries no secret, no parameter and no raw answer of the service. Text that came from
 the service is kept only after every value that was sent has been scrubbed from it (:mod:`tl_orchestration.answers`).
@@ -69,6 +70,7 @@ __all__ = [
     "WaitInterrupted",
     "WaitTimeout",
     "WebhookRefused",
+    "WebhookUndecided",
 ]
 
 
@@ -231,7 +233,14 @@ class StartOutcomeUnknown(TransactionlinkError):
 
 
 class RequestChanged(TransactionlinkError):
-    """The step already started an execution with other parameters, record or definition."""
+    """
+    The step already started an execution with other parameters, record or definition.
+    """
+
+    def __init__(self, message: str, *, what: str | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        #: The message without its way out, for an orchestrator that has another one to offer; None: there is no other.
+        self.what = what
 
 
 class LedgerError(TransactionlinkError):
@@ -332,4 +341,10 @@ class WebhookRefused(TransactionlinkError):
     """
     A webhook delivery is not proven to come from the service, for whatever reason. The message is for our own log, says
     nothing of what was delivered, and is never told to the sender.
+    """
+
+
+class WebhookUndecided(WebhookRefused):
+    """
+    Its key cannot be had now, so that nobody knows where a webhook delivery comes from; it may be proven later.
     """

@@ -84,12 +84,14 @@ class Response:
 class Sleep:
     """
     Let so many seconds pass. ``stoppable``: a caller who wants to stop need not wait for their end. ``hintable``: a
-    hint that the execution has changed ends it; the reply says whether one did.
+    hint that the execution has changed ends it; the reply says whether one did. ``with_hints``: seconds instead, where
+    hints can be heard.
     """
 
     seconds: float
     stoppable: bool = True
     hintable: bool = False
+    with_hints: float | None = None
 
 
 @frozen

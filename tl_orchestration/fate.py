@@ -49,9 +49,13 @@ def unknown_start(
         correlation: What to look for, where the start had such a parameter.
         repeated: Whether it was sent more than once, with the same idempotency key.
     """
-    found = f" The service named execution {execution_id}." if execution_id else ""
+    answer = (
+        f"the service's answer named execution {execution_id}, but could not be accepted."
+        if execution_id
+        else "no usable answer of the service arrived."
+    )
     what = (
-        f"{who} may or may not have started an execution: the service's answer never arrived.{found} "
+        f"{who} may or may not have started an execution: {answer} "
         + ("It was repeated only with the same idempotency key." if repeated else "Nothing was repeated.")
         + f" Look for {sought(correlation)} in the vendor's dashboard"
     )

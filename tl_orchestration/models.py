@@ -173,6 +173,7 @@ class Handle:
         expires_at: When the service ends it, epoch seconds.
         owned: Whether the holder's step started it. Only the owner cancels at a deadline.
         api_version: The version of the API that it was started with, where the service has several.
+        polled: Whether the credential has been answered when it polled the execution, as far as is on record.
     """
 
     execution_id: str
@@ -182,6 +183,7 @@ class Handle:
     expires_at: float | None = None
     owned: bool = False
     api_version: int | None = None
+    polled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -196,7 +198,11 @@ class Handle:
             "expires_at": self.expires_at,
             "owned": self.owned,
         }
-        return document if self.api_version is None else document | {"api_version": self.api_version}
+        if self.api_version is not None:
+            document["api_version"] = self.api_version
+        if self.polled:
+            document["polled"] = True
+        return document
 
     @classmethod
     def from_dict(cls, document: object) -> Handle:
@@ -215,9 +221,9 @@ class Handle:
         service, key = document.get("service", "transactionlink"), document.get("key")
         owned = document.get("owned", False)
         times = document.get("deadline"), document.get("expires_at")
-        version = document.get("api_version")
+        version, polled = document.get("api_version"), document.get("polled", False)
         readable = isinstance(service, str) and isinstance(key, str | None) and isinstance(owned, bool)
-        readable = readable and (version is None or type(version) is int)
+        readable = readable and (version is None or type(version) is int) and isinstance(polled, bool)
         if not readable or not all(map(_is_moment, times)):
             raise InvalidRequest("A handle has a field of the wrong type.")
         return cls(
@@ -228,6 +234,7 @@ class Handle:
             expires_at=times[1],
             owned=owned,
             api_version=version,
+            polled=polled,
         )
 
 

@@ -44,10 +44,13 @@ class Duration(StrEnum):
     ``interrupted`` or ``failed`` (the wait itself). A wait that is cancelled is not told.
     ``DETECTION_DELAY``: longest time for which an ending can have gone unseen: since the poll before the one that saw
     it. Not told where the first poll of a wait finds the ending.
+    ``INBOX_LAG``: from the arrival of a webhook, by the receiver's clock, until a wait that it concerns was told of it,
+    by the clock of whoever waits. Not told of what arrived before the wait began, or while the inbox could not be read.
     """
 
     WAIT = "wait"
     DETECTION_DELAY = "detection_delay"
+    INBOX_LAG = "inbox_lag"
 
 
 class Level(StrEnum):
@@ -142,6 +145,13 @@ class Metrics:
         """
         if self._observer is not None:
             self._tell("duration", Duration.DETECTION_DELAY, unseen)
+
+    def heard(self, lag: float) -> None:
+        """
+        A webhook about an execution has reached whoever waits for it.
+        """
+        if self._observer is not None:
+            self._tell("duration", Duration.INBOX_LAG, max(0.0, lag))
 
     def waited(self, seconds: float, ending: Execution | TransactionlinkError) -> None:
         if self._observer is None:

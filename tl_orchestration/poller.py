@@ -35,7 +35,8 @@ class Waiter:
     """
     One wait: its flow, where its outcome goes, the request that it asks for (None while it does not), since when, when
     that was due and must leave at the latest, and the task that is at work for it. Without request and task it sleeps
-    until it is due; a hint may end that. And whether there was a hint since its last request was sent.
+    until it is due; a hint may end that. ``unheard`` is how long it would have slept without hope of one, or None.
+    And whether there was a hint since its last request was sent.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Waiter:
         "number",
         "request",
         "task",
+        "unheard",
     )
 
     def __init__(self, number: int, flow: Flow[Execution], execution_id: str) -> None:
@@ -65,6 +67,7 @@ class Waiter:
         self.task: asyncio.Task[None] | None = None
         self.due = 0.0
         self.hintable = self.hinted = False
+        self.unheard: float | None = None
 
     def fail(self, error: Exception) -> None:
         self.task = None
@@ -95,6 +98,8 @@ class Poller:
         self._in_flight = 0
         #: The task that reads hints for these waits, where there is an inbox.
         self._listening: asyncio.Task[None] | None = None
+        #: Whether its source can be read, as far as anybody knows.
+        self._hears = False
 
     def admit(self, flow: Flow[Execution], execution_id: str = "") -> Waiter:
         waiter = Waiter(next(self._numbers), flow, execution_id)
@@ -132,7 +137,23 @@ class Poller:
         Let a task work for these waits, which ends with the last of them. While there is one, this does nothing.
         """
         if self._listening is None or self._listening.done():
+            self._hears = True
             self._listening = self._start(work(), Context())
+
+    def hear(self, *, well: bool) -> None:
+        """
+        Whether hints can be heard. Where they no longer can, waits that have hoped for one poll as they would have
+        without, spread over as long as they would have slept.
+        """
+        if self._hears and not well:
+            now = asyncio.get_running_loop().time()
+            for waiter in self._waiters.values():
+                if waiter.unheard is not None and waiter.request is None and waiter.task is None:
+                    due = now + waiter.unheard * self._client._rng.random()
+                    if due < waiter.due:
+                        self._push(waiter, due)
+        self._hears = well
+        self._dispatch()
 
     def nudge(self, execution_id: str) -> bool:
         """
@@ -195,7 +216,11 @@ class Poller:
             now = asyncio.get_running_loop().time()
             if isinstance(command, Sleep):
                 waiter.hintable = command.hintable
-                self._push(waiter, now if command.hintable and waiter.hinted else now + command.seconds)
+                waiter.unheard = None if command.with_hints is None else command.seconds
+                seconds = command.seconds
+                if self._hears and command.with_hints is not None:
+                    seconds = command.with_hints
+                self._push(waiter, now if command.hintable and waiter.hinted else now + seconds)
             elif isinstance(command, Request):
                 waiter.request, waiter.asked = command, now
                 self._push(waiter, now if since is None else since)

@@ -12,10 +12,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tl_orchestration.errors import InvalidRequest
+from tl_orchestration.errors import InvalidRequest, NotFound, StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from tl_orchestration.result_uri import ResultUri
 
 #: Storages whose objects appear whole or not at all, so that a put needs no temporary name. A move would be a copy.
 OBJECT_STORES = frozenset(
@@ -28,6 +30,8 @@ class Files(Protocol):
     What is used of a file system of fsspec.
     """
 
+    def cat_file(self, path: str) -> bytes: ...
+
     def pipe_file(self, path: str, value: bytes) -> Any: ...
 
     def makedirs(self, path: str, exist_ok: bool = False) -> Any: ...
@@ -37,7 +41,83 @@ class Files(Protocol):
     def rm_file(self, path: str) -> Any: ...
 
 
-def encoded(document: Mapping[str, Any]) -> bytes:
+def written(
+    uri: ResultUri,
+    execution_id: str,
+    document: Mapping[str, Any],
+    reach: Callable[[ResultUri], tuple[Files, str]],
+) -> dict[str, Any]:
+    """
+    Write a result, whole or not at all; a second time, the same bytes to the same place.
+
+    Args:
+        uri: A file or a folder.
+        reach: The file system for a URI, and the path in it. To ``file`` nothing is written by it.
+
+    Returns:
+        ``result_uri``, ``sha256`` (hex) and ``size`` (bytes) of what was written.
+
+    Raises:
+        StorageFailed: The storage did not take it.
+    """
+    file, content = uri.file_of(execution_id), _encoded(document)
+    files, path = reach(file)
+    try:
+        _put(files, file.scheme, path, content)
+    except Exception as error:  # any of any file system; only its class is safe to tell
+        raise StorageFailed(
+            f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
+            f" ({type(error).__name__}). The service still has it.",
+            execution_id=execution_id,
+        ) from None
+    return {"result_uri": str(file), **_described(content)}
+
+
+def read(
+    uri: ResultUri,
+    execution_id: str,
+    reference: Mapping[str, Any],
+    reach: Callable[[ResultUri], tuple[Files, str]],
+) -> dict[str, Any]:
+    """
+    The result that :func:`written` has left there.
+
+    Args:
+        reference: What :func:`written` returned.
+        reach: As for :func:`written`.
+
+    Raises:
+        InvalidRequest: The reference does not say what was written, or the file is another.
+        NotFound: There is no file.
+        StorageFailed: The storage did not give it back.
+    """
+    expected = _expected(reference, execution_id)
+    files, path = reach(uri)
+    try:
+        content = files.cat_file(path)
+    except FileNotFoundError:
+        raise NotFound(
+            f"The result of execution {execution_id} is no longer at {uri}. While the service has it, load_result"
+            " without result_uri asks there.",
+            execution_id=execution_id,
+        ) from None
+    except Exception as error:  # as in written
+        raise StorageFailed(
+            f"The result of execution {execution_id} could not be read from {uri.scheme}://{uri.host}"
+            f" ({type(error).__name__}).",
+            execution_id=execution_id,
+        ) from None
+    if _described(content) != expected:
+        raise InvalidRequest(
+            f"The file at {uri} is not the result of execution {execution_id} that was written there: it has"
+            f" {len(content)} bytes, and size or SHA-256 differ. Do not use it.",
+            execution_id=execution_id,
+        )
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes:
     """
     The bytes of a result; the same for the same result.
     """
@@ -47,19 +127,16 @@ def encoded(document: Mapping[str, Any]) -> bytes:
         return json.dumps(document, sort_keys=True).encode()
 
 
-def described(content: bytes) -> dict[str, Any]:
+def _described(content: bytes) -> dict[str, Any]:
     """
-    ``sha256`` (hex) and ``size`` (bytes), by which a reader recognises them.
+    By what a reader recognises them.
     """
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
-def expected(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
+def _expected(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
     """
-    What :func:`described` has to say of the file that a reference stands for.
-
-    Raises:
-        InvalidRequest: The reference does not say.
+    What :func:`_described` has to say of the file that a reference stands for.
     """
     sha256, size = reference.get("sha256"), reference.get("size")
     if not isinstance(sha256, str) or not isinstance(size, int):
@@ -71,17 +148,9 @@ def expected(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]:
     return {"sha256": sha256, "size": size}
 
 
-def put(files: Files, scheme: str, path: str, content: bytes) -> None:
+def _put(files: Files, scheme: str, path: str, content: bytes) -> None:
     """
-    Write a file, whole or not at all, over whatever is there.
-
-    Args:
-        files: The file system; not used where ``scheme`` is ``file``.
-        scheme: Which kind of storage, as in a :class:`~tl_orchestration.result_uri.ResultUri`.
-        path: As the file system takes it.
-
-    Raises:
-        Exception: Whatever the file system raises. It may quote anything.
+    Write a file, whole or not at all, over whatever is there. What the file system raises may quote anything.
     """
     if scheme == "file":
         _replace(Path(path), content)
@@ -125,4 +194,4 @@ def _beside(name: str) -> str:
     return f".{name}.{uuid.uuid4().hex}.part"
 
 
-__all__ = ["OBJECT_STORES", "Files", "described", "encoded", "expected", "put"]
+__all__ = ["OBJECT_STORES", "Files", "read", "written"]

@@ -35,7 +35,7 @@ from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services import Service
 from tl_orchestration.services.service import IDEMPOTENCY_KEY
 from tl_orchestration.status import Status
-from tl_orchestration.wait import settle
+from tl_orchestration.wait import may_pass, settle
 
 log = logging.getLogger(__name__)
 
@@ -140,9 +140,13 @@ def decide(entry: Entry | None, step: Step, request: Fingerprint) -> Attach | Be
     if replaces and entry.state is State.SETTLED and entry.status not in _successes(step):
         return Begin()
     if request.differs_from(entry.fingerprint, entry.fingerprint_key_id) and step.on_changed_request == "fail":
-        raise RequestChanged(
+        what = (
             f"Step {step.key} has started execution {entry.execution_id} for another definition, record or parameters"
-            f" than this try asks for. {_anew(step)}, or set on_changed_request='reattach'.",
+            " than this try asks for."
+        )
+        raise RequestChanged(
+            f"{what} {_anew(step)}, or set on_changed_request='reattach'.",
+            what=what,
             execution_id=entry.execution_id,
         )
     if entry.fingerprint_key_id not in {None, request.key_id}:
@@ -226,7 +230,9 @@ def start_once(
             _check_turn(entry, step)
         decision = decide(entry, step, identity)
         if isinstance(decision, Attach):
-            execution = yield from _go_on(service, decision.execution_id, step, entry, timeout, clock, repeat)
+            execution = yield from _go_on(
+                service, decision.execution_id, step, entry, identity, timeout, clock, repeat, delivers=delivers
+            )
             if entry is None or not (delivers and is_lost(execution, entry)):
                 return execution
             delivering = yield from claim.may_be_delivering(entry)
@@ -301,10 +307,17 @@ def _go_on(
     execution_id: str,
     step: Step,
     entry: Entry | None,
+    identity: Fingerprint,
     timeout: float,
     clock: Clock,
     repeat: Send,
+    *,
+    delivers: bool,
 ) -> Flow[Execution]:
+    """
+    Re-attach to an execution. What a wait for it would outlive is no reason to fail here: then it is returned as the
+    ledger knows it, as long as there is time left to wait, and unless its link may have to be delivered.
+    """
     if entry is not None and entry.adopted and entry.consumed_by is None:
         # The first try that goes on with it uses the verdict up. One that a person has cleared the step for begins its
         # own time: the former deadline may have passed while that person was looking.
@@ -318,16 +331,60 @@ def _go_on(
             deadline=now + timeout if cleared else None,
         )
         entry = yield AppendEvent(step.key, taken)
+    polled = entry is not None and entry.polled_with == identity.key_id
+    undelivered = entry is not None and entry.state is State.STARTED and entry.interactive is not False
+    link_wanted = delivers and undelivered
     try:
         execution = yield from service.poll(execution_id, repeat)
     except TransactionlinkError as error:
-        raise error.about(execution_id) from None
+        if entry is None or link_wanted or not may_pass(error, polled=polled) or not _has_time(entry, clock):
+            raise error.about(execution_id) from None
+        log.warning(
+            "Execution %s of step %s is known, but could not be asked about yet: %s", execution_id, step.key, error
+        )
+        return _with_handle(_as_recorded(service, execution_id, entry), step, entry, reattached=True, polled=polled)
     log.info("Re-attached to execution %s of step %s.", execution.id, step.key)
-    attached = _with_handle(execution, step, entry, reattached=True)
+    attached = _with_handle(execution, step, entry, reattached=True, polled=True)
     if attached.is_terminal and (entry is None or entry.state is not State.SETTLED):
         # It has ended while nobody watched: the next try must know that this attempt is over.
         yield from settle(attached, attached.handle, clock)
+    elif entry is not None and entry.state in OPEN and not link_wanted and not polled:
+        yield from _note_poll(entry, step, identity, clock)
     return attached
+
+
+def _has_time(entry: Entry, clock: Clock) -> bool:
+    ends = [moment for moment in (entry.deadline, entry.expires_at) if moment is not None]
+    return entry.deadline is not None and clock.now() < min(ends)
+
+
+def _as_recorded(service: Service, execution_id: str, entry: Entry) -> Execution:
+    ended = entry.status if entry.state is State.SETTLED else None
+    return Execution(
+        id=execution_id,
+        status=Status(ended) if ended else Status.UNKNOWN,
+        raw_status=entry.raw_status or "",
+        service=service.name,
+        handle=service.handle_of(execution_id),
+    )
+
+
+def _note_poll(entry: Entry, step: Step, identity: Fingerprint, clock: Clock) -> Flow[None]:
+    """
+    Record once that the credential may look at the execution: a 403 later on is then no missing permission.
+    """
+    noted = Event(
+        state=entry.state,
+        at=clock.now(),
+        execution_id=entry.execution_id,
+        version=entry.version,
+        reason=entry.reason,
+        polled_with=identity.key_id,
+    )
+    try:
+        yield AppendEvent(step.key, noted)
+    except LedgerError as error:
+        log.debug("Execution %s: its poll could not be recorded: %s", entry.execution_id, error)
 
 
 def _check_turn(entry: Entry | None, step: Step) -> None:
@@ -443,7 +500,9 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
     )
 
 
-def _with_handle(execution: Execution, step: Step, entry: Entry | None, *, reattached: bool) -> Execution:
+def _with_handle(
+    execution: Execution, step: Step, entry: Entry | None, *, reattached: bool, polled: bool = False
+) -> Execution:
     handle = Handle(
         execution_id=execution.id,
         service=execution.service,
@@ -452,6 +511,7 @@ def _with_handle(execution: Execution, step: Step, entry: Entry | None, *, reatt
         expires_at=execution.handle.expires_at or (entry.expires_at if entry else None),
         owned=not (entry is not None and entry.adopted and entry.generation != step.generation),
         api_version=execution.handle.api_version,
+        polled=polled,
     )
     return evolve(execution, handle=handle, reattached=reattached)
 

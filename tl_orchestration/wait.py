@@ -55,7 +55,8 @@ class Patience:
 
     Args:
         pacing: Intervals between polls.
-        safety_net: Intervals instead of them where the client has an inbox, whose hints make a poll immediate.
+        safety_net: Intervals instead of them while the client has an inbox that can be read, whose hints make a poll
+            immediate.
         error_budget: Seconds of unbroken failure after which the wait gives up; the execution goes on.
         credential_budget: The same for a credential that is refused after it has worked. None: the error budget. 0 is
             for a caller who can bring a new credential.
@@ -95,12 +96,12 @@ def wait(
     Raises:
         WaitTimeout: Deadline or expiry has passed. The execution was cancelled if it is ours and its status is known.
         AuthenticationError, PermissionDenied: For longer than the credential budget; at the first poll at once, but for
-            a 401 to a credential that is ``proven``.
+            a 401 to a credential that is ``proven``, and for a handle that is ``polled``.
         NotFound: There is no such execution.
         NoAnswer, RateLimited, ServerError, InvalidAnswer: For longer than the error budget.
     """
     ends = _Ends(handle, clock)
-    failures = _Failures(patience, clock, fresh=handle.owned, proven=proven)
+    failures = _Failures(patience, clock, fresh=handle.owned, proven=proven, polled=handle.polled)
     began = clock.monotonic()
     seen: _Seen | None = None
     follow_ups: list[float] = []
@@ -130,10 +131,12 @@ def wait(
         if remaining <= 0:
             hurried = ends.hurried(repeat, AFTERMATH)
             return (yield from _late(service, handle, patience, seen, ends, hurried, clock))
-        delay = patience.pacing.delay(clock.monotonic() - began, rng)
-        if follow_ups:
-            delay = min(delay, follow_ups.pop(0))
-        hinted = yield Sleep(min(max(delay, min(pause, LONGEST_PAUSE)), remaining), hintable=pause == 0)
+        waited, soon = clock.monotonic() - began, follow_ups.pop(0) if follow_ups else float("inf")
+        often, rarely = (
+            min(max(min(pacing.delay(waited, rng), soon), min(pause, LONGEST_PAUSE)), remaining)
+            for pacing in (patience.pacing, patience.safety_net)
+        )
+        hinted = yield Sleep(often, hintable=pause == 0, with_hints=rarely)
         if hinted:
             follow_ups = [*FOLLOW_UPS]
 
@@ -198,12 +201,25 @@ class _Ends:
         return lambda request: send(evolve(request, within=max(_AT_LEAST, over - self._clock.monotonic())))
 
 
+def may_pass(error: TransactionlinkError, *, polled: bool) -> bool:
+    """
+    Whether a poll that failed so says nothing about the execution, and a wait for it would try again.
+
+    Args:
+        polled: Whether this credential has been answered before when it asked about the execution. Then a 403 may pass,
+            too.
+    """
+    if isinstance(error, PermissionDenied):
+        return polled
+    return isinstance(error, (*_TRANSIENT, AuthenticationError))
+
+
 class _Failures:
     """
     Which failure of a poll is forgiven, and for how long.
     """
 
-    def __init__(self, patience: Patience, clock: Clock, *, fresh: bool, proven: bool) -> None:
+    def __init__(self, patience: Patience, clock: Clock, *, fresh: bool, proven: bool, polled: bool) -> None:
         self._budget = patience.error_budget
         self._credential_budget = (
             patience.error_budget if patience.credential_budget is None else patience.credential_budget
@@ -213,7 +229,7 @@ class _Failures:
         self._clock = clock
         self._began = clock.monotonic()
         self._since: float | None = None
-        self._polled = False
+        self._polled = polled
 
     def reset(self) -> None:
         self._since = None

@@ -9,17 +9,15 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from tl_orchestration.errors import InvalidSettings, WaitInterrupted
 from tl_orchestration.listener import listen
 from tl_orchestration.models import Execution
 from tl_orchestration.poller import Poller
-from tl_orchestration.wait import Patience
 
 if TYPE_CHECKING:
     from tl_orchestration.client import AsyncClient, Target
     from tl_orchestration.hints import HintSource
+    from tl_orchestration.wait import Patience
 
 
 class Watcher:
@@ -28,7 +26,7 @@ class Watcher:
     settings). ``AsyncClient.wait`` goes through a watcher of the client's own.
 
     With an inbox, it is asked once a second for all of them: a hint about an execution makes its poll immediate, and
-    the other polls keep to ``Patience.safety_net``.
+    the other polls keep to ``Patience.safety_net``. While it cannot be read, they keep to ``Patience.pacing``.
 
     It may be used from several event loops: each has its own waits, pauses and limits. Between polls it keeps
     one timer and no task; without waits, neither.
@@ -75,12 +73,9 @@ class Watcher:
             poller = Poller(self._client, self._limit)
             with self._making:
                 self._pollers[loop] = poller
-        if self._inbox is not None:
-            patience = patience or Patience()
-            patience = evolve(patience, pacing=patience.safety_net)
         waiter = poller.admit(self._client._wait(execution, timeout, patience), _id_of(execution))
         if self._inbox is not None:
-            listen(self._inbox, poller)
+            listen(self._inbox, poller, self._client._metrics, self._client._clock)
         try:
             return await waiter.future
         except WaitInterrupted as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseNotifier, Context
 
     from airflow_provider.hooks import TransactionlinkHook
-    from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing
+    from tl_orchestration import B3osOptions, Client, Execution, Handle, LegacyOptions, Pacing, RunRequest
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.outcome import OutcomeRules
 
@@ -60,8 +60,9 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
             renew it. The execution is then cancelled.
         poll_interval: Fixed interval between polls, seconds. Default: an interval that grows with the time waited.
         cancel_on_kill: Cancel the execution when a person stops the task or its ``execution_timeout`` passes.
-        durable: Keep the step's state over retries (Airflow 3.3+), so that a retry goes on with what it started.
-            Without it, a retry starts anew. A ``key`` is kept in any case.
+        durable: Keep the step's state over retries, so that a retry goes on with what it started: in Airflow's task
+            state (3.3+), before that in the SQL ledger of the connection (``ledger_url``). Without it, a retry starts
+            anew. A ``key`` is kept in any case.
         retry_failed: A retry starts a new execution where the last one has ended without success, or was cancelled at
             its deadline.
         defer_after: Seconds to wait in the worker before deferring. Default: 5; 0 for a mapped task.
@@ -208,10 +209,11 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         from airflow_provider.failures import reported
 
         under_way = resumed or context["ti"].try_number > 1
-        with reported(retry_endings=self.retry_failed, under_way=under_way, keyed=self.has_key):
+        in_sql = self.is_recorded and arguments.kept_in_sql(self, context)
+        with reported(retry_endings=self.retry_failed, under_way=under_way, keyed=in_sql):
             hook = self._hook()
             rules, pacing = arguments.rules(self, hook), arguments.pacing(self)
-            request, key = arguments.request(self, hook), arguments.ledger_key(self, context)
+            request, key = self._request(hook, context), arguments.ledger_key(self, context)
             step = arguments.step(self, context)
             if step is not None and resumed:
                 step = evolve(step, on_changed_request="reattach")
@@ -295,6 +297,11 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         from airflow_provider.hooks import TransactionlinkHook
 
         return TransactionlinkHook(self.transactionlink_conn_id)
+
+    def _request(self, hook: TransactionlinkHook, context: Context) -> RunRequest:
+        from airflow_provider import arguments
+
+        return arguments.request(self, hook)
 
     def _client(self, hook: TransactionlinkHook, ledger: Ledger | None) -> Client:
         return hook.get_client(ledger=ledger, status_map=self.status_map)

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dev import sessions
-from tests.e2e.test_airflow_cancels import deferred
+from tests.e2e.test_airflow_cancels import deferred, waits
 from tests.e2e.test_airflow_steps import log_of, until
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ def test_api_server_is_away(airflow: AirflowRig, oracle: Oracle) -> None:
     went_on(airflow, oracle, "persistent", run_id, definition, tries=None)
 
 
+@pytest.mark.slow
 def test_scheduler_restarts_while_deferred(airflow: AirflowRig, oracle: Oracle) -> None:
     """A scheduler that is restarted means nothing to a step that waits in the triggerer."""
     definition, run_id, _ = deferred(airflow, oracle, "scheduler-restarts", like="kyc-approve", duration=12)
@@ -116,7 +116,7 @@ def pipeline() -> None:
         deferrable={deferrable},
         defer_after=0,
         retries={retries},
-        retry_delay=timedelta(seconds=6),
+        retry_delay=timedelta(seconds=1),
         on_changed_request="{on_changed}",
     )
 
@@ -125,54 +125,71 @@ pipeline()
 """
 
 
-def test_redeployed_while_deferred(airflow: AirflowRig, oracle: Oracle) -> None:
+#: Whether the step waits in the triggerer, and its on_changed_request.
+MODES = {"deferred": (True, "fail"), "fail": (False, "fail"), "reattach": (False, "reattach")}
+
+
+class Redeployed:
+    """
+    Three steps under way: one waits in the triggerer, two in a worker. Then their DAGs come with other parameters and
+    ``retries``, and the processes of the two are killed.
+    """
+
+    def __init__(self, airflow: AirflowRig, oracle: Oracle) -> None:
+        self.definitions = {mode: oracle.define(f"redeployed-{mode}", like="kyc-slow") for mode in MODES}
+        for mode in MODES:
+            airflow.write_dag(f"redeployed_{mode}", self._source(mode, tier="gold", retries=1))
+        for mode in MODES:
+            airflow.wait_for_dag(f"redeployed_{mode}")
+        self.runs = {
+            mode: airflow.trigger(f"redeployed_{mode}", {"definition": definition})
+            for mode, definition in self.definitions.items()
+        }
+        pids = [airflow.task_process(f"redeployed_{m}", self.runs[m], "check") for m in ("fail", "reattach")]
+        waits(airflow, oracle, "redeployed_deferred", self.runs["deferred"], self.definitions["deferred"])
+        until(lambda: all(map(oracle.polls, self.definitions.values())))
+
+        written = [
+            airflow.write_dag(f"redeployed_{mode}", self._source(mode, tier="silver", retries=5)) for mode in MODES
+        ]
+        for mode in MODES:
+            airflow.wait_for_dag(f"redeployed_{mode}", parsed_after=max(written))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    def _source(self, mode: str, **varying: object) -> str:
+        deferrable, on_changed = MODES[mode]
+        return VERSIONED.format(dag_id=f"redeployed_{mode}", deferrable=deferrable, on_changed=on_changed, **varying)
+
+
+@pytest.fixture(scope="module")
+def redeployed(airflow: AirflowRig, oracle: Oracle) -> Redeployed:
+    return Redeployed(airflow, oracle)
+
+
+def test_redeployed_while_deferred(airflow: AirflowRig, oracle: Oracle, redeployed: Redeployed) -> None:
     """Other retries and other parameters in a new version of the DAG change nothing of what is under way."""
-    first = {"dag_id": "redeployed", "tier": "gold", "deferrable": True, "retries": 1, "on_changed": "fail"}
-    airflow.write_dag("redeployed", VERSIONED.format(**first))
-    definition, run_id, _ = deferred(airflow, oracle, "redeployed", "redeployed", like="kyc-approve", duration=12)
+    definition = redeployed.definitions["deferred"]
+    oracle.end(oracle.started(definition)[0])
 
-    written = airflow.write_dag("redeployed", VERSIONED.format(**{**first, "tier": "silver", "retries": 5}))
-    airflow.wait_for_dag("redeployed", parsed_after=written)
-
-    went_on(airflow, oracle, "redeployed", run_id, definition, tries=1)
+    went_on(airflow, oracle, "redeployed_deferred", redeployed.runs["deferred"], definition, tries=1)
 
 
-@pytest.mark.parametrize(("on_changed", "ending"), [("fail", "failed"), ("reattach", "success")])
-def test_redeployed_between_tries(airflow: AirflowRig, oracle: Oracle, on_changed: str, ending: str) -> None:
-    """Other retries: still the same step. Other parameters: the retry starts nothing, and says what has changed."""
-    name = f"between_tries_{on_changed}"
-    first = {"dag_id": name, "tier": "gold", "deferrable": False, "retries": 1, "on_changed": on_changed}
-    airflow.write_dag(name, VERSIONED.format(**first))
-    definition = oracle.define(name, like="kyc-approve", duration=15)
-    airflow.wait_for_dag(name)
-    run_id = airflow.trigger(name, {"definition": definition})
-    pid = airflow.task_process(name, run_id, "check")
-    until(lambda: "Started execution" in log_of(airflow, name, run_id))
+def test_redeployed_between_tries(airflow: AirflowRig, oracle: Oracle, redeployed: Redeployed) -> None:
+    """Other parameters: the retry starts nothing, ends nothing, and says what has changed."""
+    definition, run_id = redeployed.definitions["fail"], redeployed.runs["fail"]
 
-    written = airflow.write_dag(name, VERSIONED.format(**{**first, "tier": "silver", "retries": 5}))
-    airflow.wait_for_dag(name, parsed_after=written)
-    os.kill(pid, signal.SIGKILL)
-
-    assert airflow.wait_for_run(name, run_id, timeout=120) == ending
-    assert airflow.task_instance(name, run_id, "check").try_number == 2
-    assert len(oracle.started(definition)) == 1
-    assert oracle.cancelled(definition) == []
-    if ending == "failed":
-        assert "for another definition, record or parameters" in log_of(airflow, name, run_id, tries=2)
+    assert airflow.wait_for_run("redeployed_fail", run_id) == "failed"
+    task = airflow.task_instance("redeployed_fail", run_id, "check")
+    assert (task.state, task.try_number) == ("failed", 2)
+    assert oracle.order(definition) == ["start"]
+    assert "for another definition, record or parameters" in log_of(airflow, "redeployed_fail", run_id, tries=2)
 
 
-def test_killed_by_a_person_within_four_seconds(airflow: AirflowRig, oracle: Oracle) -> None:
-    """From the signal to the cancel it takes less than the five seconds after which Airflow kills the process."""
-    definition = oracle.define("killed-by-a-person", like="kyc-slow")
-    airflow.wait_for_dag("in_worker")
-    run_id = airflow.trigger("in_worker", {"definition": definition})
-    pid = airflow.task_process("in_worker", run_id, "check")
-    until(lambda: "Started execution" in log_of(airflow, "in_worker", run_id))
-    oracle.fault(on="status", definition=definition, kind="hold", seconds=25)  # it is stuck in a poll
-    time.sleep(1)
+def test_redeployed_between_tries_and_reattached(airflow: AirflowRig, oracle: Oracle, redeployed: Redeployed) -> None:
+    """on_changed_request="reattach": the retry goes on with what was started, whatever the parameters are now."""
+    definition, run_id = redeployed.definitions["reattach"], redeployed.runs["reattach"]
+    airflow.wait_for_task("redeployed_reattach", run_id, "check", {"running"}, try_number=2)
+    oracle.end(oracle.started(definition)[0])
 
-    airflow.set_task_state("in_worker", run_id, "check", "failed")
-    until(lambda: not sessions.alive(pid), 30)
-
-    assert len(oracle.cancelled(definition)) == 1
-    assert airflow.task_instance("in_worker", run_id, "check").state == "failed"
+    went_on(airflow, oracle, "redeployed_reattach", run_id, definition, tries=2)

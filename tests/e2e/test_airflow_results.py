@@ -14,6 +14,7 @@ from tests.e2e.test_airflow_steps import log_of, run
 
 if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
+    from tests.e2e.conftest import Begun
     from tests.rig import Oracle
 
 pytestmark = pytest.mark.timeout(180)
@@ -23,12 +24,13 @@ def test_result_goes_to_the_storage_and_comes_back(airflow: AirflowRig, oracle: 
     """XCom has where the result is; a decorated task reads it. Where the connection forbids that, nothing starts."""
     definition = oracle.define("stored", like="kyc-approve", duration=1)
 
-    run_id, state = run(airflow, "stored_result", definition=definition, folder=str(tmp_path))
-    refused, refused_state = run(
-        airflow, "stored_result", definition=definition, folder=str(tmp_path), connection="results_in_s3"
-    )
+    airflow.wait_for_dag("stored_result")
+    conf = {"definition": definition, "folder": str(tmp_path)}
+    run_id = airflow.trigger("stored_result", conf)
+    refused = airflow.trigger("stored_result", {**conf, "connection": "results_in_s3"})
 
-    assert (state, refused_state) == ("success", "failed")
+    assert airflow.wait_for_run("stored_result", run_id) == "success"
+    assert airflow.wait_for_run("stored_result", refused) == "failed"
     (execution_id,) = oracle.started(definition)
     returned, file = airflow.xcom("stored_result", run_id, "check"), tmp_path / f"check/{execution_id}.json"
     assert returned == {
@@ -68,10 +70,14 @@ def test_retry_policy_follows_the_service(airflow: AirflowRig, oracle: Oracle) -
     assert len(oracle.started(definition)) == 1
 
 
-def test_rendered_parameters_of_expand_kwargs_show_their_keys_only(airflow: AirflowRig, oracle: Oracle) -> None:
+@pytest.mark.begins("expanded_kwargs")
+def test_rendered_parameters_of_expand_kwargs_show_their_keys_only(
+    airflow: AirflowRig, oracle: Oracle, begun: Begun
+) -> None:
     """As for the other ways to map a step."""
-    run_id, state = run(airflow, "expanded_kwargs")
+    assert begun.ends() == "success"
 
-    assert state == "success"
-    assert airflow.rendered_fields("expanded_kwargs", run_id, "check", 0)["parameters"] == {"applicationId": "***"}
+    assert airflow.rendered_fields("expanded_kwargs", begun.run_id, "check", 0)["parameters"] == {
+        "applicationId": "***"
+    }
     assert {"applicationId": "application-3"} in [start["parameters"] for start in oracle.starts()]

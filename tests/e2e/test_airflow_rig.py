@@ -12,16 +12,12 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dev import sessions
-from dev.airflow_http import AirflowError
 from dev.airflow_rig import AirflowRig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from dev.http_service import ServiceError
 
 GREET = """
 import logging
@@ -70,113 +66,114 @@ count()
 """
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowRig]:
-    folder = tmp_path_factory.mktemp("airflow")
-    (folder / "dags").mkdir()
-    with AirflowRig(folder / "home", folder / "dags") as rig:
-        yield rig
-
-
-def test_a_run_leaves_its_value_its_log_and_its_states(rig: AirflowRig) -> None:
+def test_a_run_leaves_its_value_its_log_and_its_states(airflow: AirflowRig) -> None:
     """
     A DAG written while Airflow runs is found, runs with its conf, and everything it did can be read.
     """
-    rig.write_dag("greet", GREET)
-    rig.wait_for_dag("greet")
-    run = rig.trigger("greet", {"whom": "world"}, run_id="first")
+    airflow.write_dag("greet", GREET)
+    airflow.wait_for_dag("greet")
+    run = airflow.trigger("greet", {"whom": "world"}, run_id="first")
 
-    assert rig.wait_for_run("greet", run) == "success", rig.describe_run("greet", run)
+    assert airflow.wait_for_run("greet", run) == "success", airflow.describe_run("greet", run)
     assert run == "first"
-    assert rig.xcom("greet", run, "greeting") == {"text": "hello world"}
-    task = rig.task_instances("greet", run)["greeting"]
+    assert airflow.xcom("greet", run, "greeting") == {"text": "hello world"}
+    task = airflow.task_instances("greet", run)["greeting"]
     assert (task.state, task.try_number) == ("success", 1)
     assert task.start_date is not None
-    log = rig.task_log("greet", run, "greeting")
+    log = airflow.task_log("greet", run, "greeting")
     assert "about to greet world" in log
     assert "logger=greeter" in log
-    assert rig.extra_links("greet", run, "greeting") == {}
-    with closing(sqlite3.connect(f"file:{rig.database}?mode=ro", uri=True)) as database:
-        assert database.execute("select state from dag_run where run_id = 'first'").fetchone() == ("success",)
+    assert airflow.extra_links("greet", run, "greeting") == {}
 
 
-def test_a_changed_dag_is_the_one_that_runs(rig: AirflowRig) -> None:
+def test_a_changed_dag_is_the_one_that_runs(airflow: AirflowRig) -> None:
     """
     After ``write_dag`` and ``wait_for_dag(parsed_after=...)`` a run has the new text, even if it is as long as the old.
     """
-    rig.write_dag("count", COUNT)
-    rig.wait_for_dag("count")
-    rig.wait_for_dag("count", parsed_after=rig.write_dag("count", COUNT.replace("[1, 2]", "[3, 4]")))
-    run = rig.trigger("count")
+    airflow.write_dag("count", COUNT)
+    airflow.wait_for_dag("count")
+    airflow.wait_for_dag("count", parsed_after=airflow.write_dag("count", COUNT.replace("[1, 2]", "[3, 4]")))
+    run = airflow.trigger("count")
 
-    assert rig.wait_for_run("count", run) == "success", rig.describe_run("count", run)
-    assert sorted(rig.task_instances("count", run)) == ["number[0]", "number[1]"]
-    assert [rig.xcom("count", run, "number", map_index=index) for index in (0, 1)] == [3, 4]
+    assert airflow.wait_for_run("count", run) == "success", airflow.describe_run("count", run)
+    assert sorted(airflow.task_instances("count", run)) == ["number[0]", "number[1]"]
+    assert [airflow.xcom("count", run, "number", map_index=index) for index in (0, 1)] == [3, 4]
 
 
-def test_the_process_of_a_task_can_be_found_and_its_death_is_noticed(rig: AirflowRig) -> None:
+def test_the_process_of_a_task_can_be_found_and_its_death_is_noticed(airflow: AirflowRig) -> None:
     """
     ``task_process`` names the process that runs ``execute``, below the scheduler; without it the try has failed.
     """
-    rig.write_dag("sleep", SLEEP)
-    rig.wait_for_dag("sleep")
-    run = rig.trigger("sleep")
-    pid = rig.task_process("sleep", run, "nap")
+    airflow.write_dag("sleep", SLEEP)
+    airflow.wait_for_dag("sleep")
+    run = airflow.trigger("sleep")
+    pid = airflow.task_process("sleep", run, "nap")
 
     assert sessions.alive(pid)
-    assert rig.pids["scheduler"] in sessions.ancestors(pid)
-    assert pid in rig.processes()
+    assert airflow.pids["scheduler"] in sessions.ancestors(pid)
+    assert pid in airflow.processes()
     os.kill(pid, signal.SIGKILL)
-    task = rig.wait_for_task("sleep", run, "nap", {"failed", "up_for_retry"})
+    task = airflow.wait_for_task("sleep", run, "nap", {"failed", "up_for_retry"})
     assert task.state == "up_for_retry"
-    assert "SIGKILL" in rig.task_log("sleep", run, "nap")
+    assert "SIGKILL" in airflow.task_log("sleep", run, "nap")
+    airflow.set_run_state("sleep", run, "failed")
 
 
-def test_a_file_that_cannot_be_parsed_is_in_every_complaint(rig: AirflowRig) -> None:
+def test_a_file_that_cannot_be_parsed_is_in_every_complaint(airflow: AirflowRig) -> None:
     """
     Who waits for a DAG in vain is told the import error.
     """
-    rig.write_dag("broken", "raise RuntimeError('no airflow dag in here')")
-    rig.wait_for(lambda: rig.import_errors() or None, "an import error", 20)
+    airflow.write_dag("broken", "raise RuntimeError('no airflow dag in here')")
+    airflow.wait_for(lambda: airflow.import_errors() or None, "an import error", 20)
     with pytest.raises(TimeoutError, match="no airflow dag in here"):
-        rig.wait_for_dag("broken", timeout=0.5)
-    (rig.dags_folder / "broken.py").unlink()
+        airflow.wait_for_dag("broken", timeout=0.5)
+    (airflow.dags_folder / "broken.py").unlink()
 
 
-def test_a_process_killed_can_be_started_again(rig: AirflowRig) -> None:
+@pytest.mark.slow
+def test_a_process_killed_can_be_started_again(airflow: AirflowRig) -> None:
     """
     A killed dag-processor is gone with its children, and a restarted one reads DAG files.
     """
-    before = rig.pids["dag-processor"]
-    rig.kill("dag-processor")
+    before = airflow.pids["dag-processor"]
+    airflow.kill("dag-processor")
     assert sessions.members([before]) == []
-    rig.restart("dag-processor")
-    assert rig.pids["dag-processor"] != before
-    rig.wait_for_dag("greet", parsed_after=rig.write_dag("greet", GREET))
+    airflow.restart("dag-processor")
+    assert airflow.pids["dag-processor"] != before
+    airflow.write_dag("again", GREET.replace("def greet", "def again").replace("\ngreet()", "\nagain()"))
+    airflow.wait_for_dag("again")
 
 
-def test_stopping_leaves_no_process_behind(rig: AirflowRig) -> None:
+@pytest.mark.slow
+def test_stopping_leaves_no_process_behind(tmp_path: Path) -> None:
     """
-    Not even a task that was in the middle of something (a task has a process group of its own). Last in this file.
+    Not even a task that was in the middle of something (a task has a process group of its own). What it wrote stays.
     """
-    run = rig.trigger("sleep")
-    pid = rig.task_process("sleep", run, "nap")
-    started, everything = rig.pids, rig.processes()
-
-    rig.stop()
+    (tmp_path / "dags").mkdir()
+    with AirflowRig(tmp_path / "home", tmp_path / "dags") as rig:
+        rig.write_dag("greet", GREET)
+        rig.write_dag("sleep", SLEEP)
+        for dag_id in ("greet", "sleep"):
+            rig.wait_for_dag(dag_id)
+        assert rig.wait_for_run("greet", rig.trigger("greet", {"whom": "world"}, run_id="first")) == "success"
+        pid = rig.task_process("sleep", rig.trigger("sleep"), "nap")
+        started, everything = rig.pids, rig.processes()
 
     assert pid in everything
     assert set(started.values()) <= set(everything)
     assert [p for p in everything if sessions.alive(p)] == []
     assert sessions.members(started.values()) == []
+    with closing(sqlite3.connect(f"file:{rig.database}?mode=ro", uri=True)) as database:
+        assert database.execute("select state from dag_run where run_id = 'first'").fetchone() == ("success",)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_while_starting_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     """
     A rig that cannot start says which process, why, and leaves nothing running.
     """
     broken = AirflowRig(tmp_path / "home", tmp_path, env={"AIRFLOW__CORE__EXECUTOR": "NoSuchExecutor"})
-    with pytest.raises(AirflowError, match="NoSuchExecutor"):
+    with pytest.raises(ServiceError, match="NoSuchExecutor"):
         broken.start()
     assert sessions.members(broken.pids.values()) == []
 

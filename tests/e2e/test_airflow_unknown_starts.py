@@ -5,16 +5,13 @@ A start of unknown fate on a real Airflow, settled by a person with the real ``t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.e2e.commands import tl
 from tests.e2e.test_airflow_steps import log_of, run
 
 if TYPE_CHECKING:
@@ -22,17 +19,6 @@ if TYPE_CHECKING:
     from tests.rig import Oracle
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def tl(airflow: AirflowRig, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command, with the rig's Airflow as its ledger."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TRANSACTIONLINK_", "AIRFLOW"))}
-    env["TRANSACTIONLINK_LEDGER_URL"] = f"airflow+{airflow.base_url}"
-    env["AIRFLOW_API_TOKEN"] = airflow.request("GET", "token", root="/auth")["access_token"]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("tl"), *arguments], env=env, capture_output=True, text=True, timeout=60
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def shown(airflow: AirflowRig, key: str) -> dict[str, Any]:
@@ -50,26 +36,32 @@ def pasted(log: str, verb: str, **words: str) -> list[str]:
 
 
 def test_adopted_execution_is_gone_on_with(airflow: AirflowRig, oracle: Oracle) -> None:
-    """The answer of the start is lost: a person finds the execution, adopts it and clears the task."""
-    definition = oracle.define("unknown-adopted", like="kyc-approve", duration=12)
+    """The answer of the start is lost: a person finds the execution, adopts it and clears the task, which defers."""
+    definition = oracle.define("unknown-adopted", like="kyc-slow")
     oracle.fault(on="start", definition=definition, kind="lose")
-    run_id, state = run(airflow, "grace", definition=definition)
-    key = f"grace/{run_id}/check"
+    run_id, state = run(airflow, "correlated", definition=definition)
+    key = f"correlated/{run_id}/check"
     assert state == "failed"
 
     found = shown(airflow, key)
     (start,) = [start for start in oracle.starts() if start["definition"] == definition]
     assert (found["state"], found["correlation_id"]) == ("UNKNOWN", start["parameters"]["caseRef"])
-    command = pasted(log_of(airflow, "grace", run_id), "adopt", EXECUTION_ID=start["execution_id"], TEXT="its caseRef")
-    code, _, stderr = tl(airflow, *command)
+    said = log_of(airflow, "correlated", run_id)
+    code, _, stderr = tl(airflow, *pasted(said, "adopt", EXECUTION_ID=start["execution_id"], TEXT="its caseRef"))
     assert (code, "goes on with execution" in stderr) == (0, True)
-    airflow.clear("grace", run_id, ["check"])
-    code, _, stderr = tl(airflow, *pasted(log_of(airflow, "grace", run_id), "not-started", TEXT="too late"))
+    airflow.clear("correlated", run_id, ["check"])
+    code, _, stderr = tl(airflow, *pasted(said, "not-started", TEXT="too late"))
     assert (code, "nothing to decide" in stderr) == (22, True)
 
-    assert airflow.wait_for_run("grace", run_id, timeout=90) == "success"
-    assert oracle.started(definition) == [airflow.xcom("grace", run_id, "check")["execution_id"]]
+    airflow.wait_for_task("correlated", run_id, "check", {"deferred"}, try_number=2)
+    oracle.end(start["execution_id"])
+
+    assert airflow.wait_for_run("correlated", run_id, timeout=90) == "success"
+    assert oracle.started(definition) == [airflow.xcom("correlated", run_id, "check")["execution_id"]]
     assert oracle.cancelled(definition) == []
+    tries = log_of(airflow, "correlated", run_id, tries=2)
+    assert tries.count("Pausing task as DEFERRED") == 1
+    assert f"Went on with execution {start['execution_id']}" in tries
     entry = shown(airflow, key)
     assert (entry["adopted"], entry["state"], entry["execution_id"]) == (True, "SETTLED", start["execution_id"])
 

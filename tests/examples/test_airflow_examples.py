@@ -51,6 +51,18 @@ def test_kyc_onboarding_fails_on_a_decision_that_nobody_planned_for(airflow: Air
     }
 
 
+def test_kyc_batch_checks_each_applicant_once(airflow: AirflowRig, oracle: Oracle) -> None:
+    """The example starts one execution for each application that the task before it found."""
+    airflow.wait_for_dag("kyc_batch_of_applicants")
+    definition = oracle.define("example-batch", like="kyc-approve", duration=1)
+
+    run_id = airflow.trigger("kyc_batch_of_applicants", {"workflow_definition_id": definition})
+
+    assert airflow.wait_for_run("kyc_batch_of_applicants", run_id, timeout=90) == "success"
+    sent = [start["parameters"]["applicationId"] for start in oracle.starts() if start["definition"] == definition]
+    assert sorted(sent) == ["application-1", "application-2", "application-3"]
+
+
 def test_no_dag_file_has_an_import_error(airflow: AirflowRig) -> None:
     """Every example and every test DAG is one that Airflow can read."""
     airflow.wait_for_dag("kyc_onboarding")

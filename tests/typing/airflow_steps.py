@@ -7,14 +7,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, assert_type
 
-from airflow.sdk import BaseNotifier, Context
+from airflow.sdk import BaseNotifier, Context, XComArg, task
 
+from airflow_provider.decorators import transactionlink_task
 from airflow_provider.hooks import TransactionlinkHook
 from airflow_provider.operators import TransactionlinkCancelWorkflowOperator, TransactionlinkRunWorkflowOperator
 from airflow_provider.results import load_result
 from airflow_provider.retry_policy import TransactionlinkRetryPolicy
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
-from tl_orchestration import AsyncClient, B3osOptions, Client, LegacyOptions
+from tl_orchestration import AsyncClient, B3osOptions, Client, LegacyOptions, RunRequest
 
 
 def person(context: dict[str, Any], jinja_env: object) -> dict[str, str]:
@@ -66,6 +67,31 @@ def results(returned: dict[str, Any]) -> None:
     TransactionlinkCancelWorkflowOperator(task_id="c", execution_id="e", transactionlink_conn_id="kyc")
     assert_type(load_result(returned), dict[str, Any])
     assert_type(load_result(returned, transactionlink_conn_id="kyc", api_version=1), dict[str, Any])
+
+
+@task.transactionlink(workflow_definition_id="d", deferrable=True)
+def check(application: str) -> dict[str, str]:
+    """A task whose parameters a function makes, by Airflow's name for it."""
+    return {"application": application}
+
+
+@transactionlink_task(multiple_outputs=True)
+def asked(application: str, *, locale: str = "en") -> RunRequest:
+    """The same by an import; a request says everything."""
+    return RunRequest("d", {"application": application}, locale=locale)
+
+
+def decorated(applications: XComArg) -> list[XComArg]:
+    """Called, overridden and mapped; the arguments are the function's."""
+    assert_type(check("one"), XComArg)
+    check(1)  # type: ignore[arg-type]
+    asked(name="one")  # type: ignore[call-arg]
+    again = check.override(task_id="again", retries=2)
+    return [
+        again("one"),
+        check.expand(application=applications),
+        asked.partial(locale="de").expand_kwargs(applications),
+    ]
 
 
 async def clients() -> None:

@@ -70,7 +70,7 @@ class TestFreshIntent:
             hand.reply(None).asks(ReadLedger)
         assert pauses == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
         assert hand.reply(STARTED).asks(Request).path == f"/workflows/{EXECUTION_ID}"
-        execution = hand.reply(told()).returned
+        execution = hand.reply(told()).reply(STARTED).returned
         assert (execution.id, execution.reattached) == (EXECUTION_ID, True)
         assert [request.method for request in hand.requests] == ["GET"]
 
@@ -142,7 +142,7 @@ class TestLostClaim:
         hand = self.lost().reply(INTENT)
         hand.asks(ReadLedger)
         hand.reply(INTENT).asks(Sleep)
-        execution = hand.reply(None).reply(STARTED).reply(told()).returned
+        execution = hand.reply(None).reply(STARTED).reply(told()).reply(STARTED).returned
         assert (execution.id, execution.reattached) == (EXECUTION_ID, True)
         assert [request.method for request in hand.requests] == ["GET"]
 
@@ -202,7 +202,7 @@ class TestAdopted:
         known = entry(State.STARTED, execution_id=OTHER_ID, adopted=True)
         hand, known = self.tried(known, "1", clock)
         assert hand.asks(Request).path == f"/workflows/{OTHER_ID}"
-        execution = hand.reply(told(id=OTHER_ID)).returned
+        execution = hand.reply(told(id=OTHER_ID)).reply(known).returned
         assert (execution.id, execution.reattached, execution.handle.owned) == (OTHER_ID, True, False)
         for state in (State.STARTED, State.CANCEL_REQUESTED, State.SETTLED):
             later = evolve(known, state=state)
@@ -216,7 +216,7 @@ class TestAdopted:
         """A retry of the same life goes on with what was adopted; a clear after that starts afresh."""
         clock = FakeClock(NOW + 60)
         hand, known = self.tried(entry(State.STARTED, execution_id=OTHER_ID, adopted=True), "0", clock)
-        assert hand.reply(told(id=OTHER_ID)).returned.handle.owned
+        assert hand.reply(told(id=OTHER_ID)).reply(known).returned.handle.owned
         cleared, _ = self.tried(known, "1", clock)
         cleared.asks(ClaimStart)
         assert cleared.requests == []
@@ -225,9 +225,9 @@ class TestAdopted:
         """The deadline of the lost start does not end the wait of the life that goes on; a retry's own stays."""
         known = entry(State.STARTED, execution_id=OTHER_ID, adopted=True)
         cleared, _ = self.tried(known, "1", FakeClock(NOW + 50_000))
-        assert cleared.reply(told(id=OTHER_ID)).returned.handle.deadline == NOW + 50_000 + 3600
+        assert cleared.reply(told(id=OTHER_ID)).reply(known).returned.handle.deadline == NOW + 50_000 + 3600
         retried, _ = self.tried(known, "0", FakeClock(NOW + 60))
-        assert retried.reply(told(id=OTHER_ID)).returned.handle.deadline == known.deadline
+        assert retried.reply(told(id=OTHER_ID)).reply(known).returned.handle.deadline == known.deadline
 
     def test_failed_one_may_be_run_again(self) -> None:
         """With retry_failed, the life that went on with it may open an attempt of its own after it failed."""

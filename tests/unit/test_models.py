@@ -235,6 +235,7 @@ class TestHandle:
             {"owned": "false"},
             {"owned": None},
             {"owned": 1},
+            {"polled": 1},
         ],
     )
     def test_unknown_or_broken_document_is_refused(self, change: dict[str, Any]) -> None:
@@ -248,9 +249,9 @@ class TestHandle:
         with pytest.raises(InvalidRequest, match="A handle has format"):
             Handle.from_dict(document)
 
-    @pytest.mark.parametrize("api_version", [{}, {"api_version": 2}])
-    def test_first_format_still_loads(self, api_version: dict[str, int]) -> None:
-        """A document as the first version wrote it, to the letter."""
+    @pytest.mark.parametrize("later", [{}, {"api_version": 2}, {"polled": True}])
+    def test_first_format_still_loads(self, later: dict[str, object]) -> None:
+        """A document as the first version wrote it, to the letter, and with what has come since."""
         document = {
             "format": 1,
             "execution_id": "e-1",
@@ -259,7 +260,7 @@ class TestHandle:
             "deadline": 3.5,
             "expires_at": None,
             "owned": True,
-            **api_version,
+            **later,
         }
         assert Handle.from_dict(json.loads(json.dumps(document))).to_dict() == document
 

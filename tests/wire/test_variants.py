@@ -28,7 +28,10 @@ from tl_orchestration.ledger.namespace import namespace_of
 from tl_orchestration.options import Options
 from tl_orchestration.sandbox.variants import TABLE, Value
 
-READINGS = [(variant.name, reading) for variant in TABLE for reading in variant.allowed]
+#: Each reading that is not the first of its variant, and one of those: the sandbox begins with all of them.
+READINGS = [(TABLE[0].name, TABLE[0].allowed[0])] + [
+    (variant.name, reading) for variant in TABLE for reading in variant.allowed[1:]
+]
 #: Readings that a caller has to know of, and what he then says.
 TOLD: Mapping[tuple[str, Value, str], Credentials] = {
     ("organization_token_form", "bearer", "transactionlink"): OrganizationToken(TOKEN, bearer=True),

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tl_orchestration.cli.batch import batch
 from tl_orchestration.cli.database import db
 from tl_orchestration.cli.doctor import doctor
 from tl_orchestration.cli.executions import cancel, poll, result, run, wait
@@ -147,5 +148,5 @@ def tl() -> None:
     """
 
 
-for command in (run, poll, wait, result, cancel, ledger, db, webhooks, doctor, sandbox):
+for command in (run, poll, wait, result, cancel, batch, ledger, db, webhooks, doctor, sandbox):
     tl.add_command(command)

@@ -12,6 +12,9 @@ from tl_orchestration.status import Status
 SUCCESS = 0
 UNEXPECTED = 1
 USAGE = 2
+UNKNOWN_STARTS = 21
+ROWS_FAILED = 40
+ROWS_LEFT = 41
 INTERRUPTED = 130
 
 
@@ -42,7 +45,11 @@ OUTCOMES = (
     Outcome(12, "the execution ended EXPIRED", (errors.ExecutionExpired,), Status.EXPIRED),
     Outcome(13, "the execution ended PARTIAL", status=Status.PARTIAL),
     Outcome(20, "WaitTimeout: the deadline passed before the execution ended", (errors.WaitTimeout,)),
-    Outcome(21, "StartOutcomeUnknown: it may or may not have started", (errors.StartOutcomeUnknown,)),
+    Outcome(
+        UNKNOWN_STARTS,
+        "StartOutcomeUnknown: it may or may not have started; batch: so may rows",
+        (errors.StartOutcomeUnknown,),
+    ),
     Outcome(22, "LedgerError, KeyPurged: the ledger refuses or cannot be reached", (errors.LedgerError,)),
     Outcome(23, "RequestChanged: the key has started something else", (errors.RequestChanged,)),
     Outcome(30, "AuthenticationError: the token is not accepted (401)", (errors.AuthenticationError,)),
@@ -56,6 +63,8 @@ OUTCOMES = (
         (errors.ServerError, errors.NoAnswer, errors.InvalidAnswer),
     ),
     Outcome(36, "ResultNotReady: the execution has not ended", (errors.ResultNotReady,)),
+    Outcome(ROWS_FAILED, "batch: rows have ended without success, or were refused"),
+    Outcome(ROWS_LEFT, "batch: rows are left that this run was not to start (canary, limit, cancel, other workers)"),
     Outcome(INTERRUPTED, "interrupted by Ctrl-C or a termination signal", (errors.WaitInterrupted,)),
 )
 

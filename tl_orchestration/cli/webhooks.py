@@ -7,7 +7,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import threading
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _SECRET = "TRANSACTIONLINK_WEBHOOKS_B3OS_SECRET"  # noqa: S105 -- the variable's name
 _HEADER = "TRANSACTIONLINK_WEBHOOKS_B3OS_HEADER"
 _KEYS = "TRANSACTIONLINK_WEBHOOKS_KEYS"
+#: Entry points: a callable of an inbox and an event that ends it. The core knows no orchestrator.
+_FORWARDERS = "tl_orchestration.forwarders"
 
 _keys_option = click.option(
     "--keys",
@@ -131,13 +136,50 @@ def ingest(
         done = Ingest(inbox, verifiers[service]).take(found)
     finally:
         inbox.close()
-    for number in done.refused:
-        tell(f"Delivery {number} was refused: {done.reasons[number]}")
+    for number, reason in done.refused.items():
+        tell(f"Delivery {number} was refused: {reason}")
+    for number, reason in done.undecided.items():
+        tell(f"Delivery {number} could not be verified now: {reason} Hand it over again.")
     if as_json:
-        answer_json({"taken": done.taken, "refused": list(done.refused)})
+        answer_json({"taken": done.taken, "refused": list(done.refused), "undecided": list(done.undecided)})
     else:
-        answer_lines([("taken", str(done.taken)), ("refused", str(len(done.refused)))])
-    return UNEXPECTED if done.refused else SUCCESS
+        counts = {"taken": done.taken, "refused": len(done.refused), "undecided": len(done.undecided)}
+        answer_lines([(name, str(count)) for name, count in counts.items()])
+    return UNEXPECTED if done.refused or done.undecided else SUCCESS
+
+
+@webhooks.command(cls=Command)
+@click.option("--prefect", is_flag=True, required=True, help="To the Prefect server of PREFECT_API_URL or the profile.")
+@stores.url_option
+@verbose_option
+def forward(prefect: bool, url: str | None) -> int:
+    """
+    Tell an orchestrator what has arrived, until Ctrl-C, so that what waits there without a process is woken.
+
+    Reading the inbox is enough. Any number of these may run; where the last one ended is kept with the orchestrator.
+    """
+    if (code := _missing()) is not None:
+        return code
+    found = list(entry_points(group=_FORWARDERS, name="prefect")) if importlib.util.find_spec("prefect") else []
+    if not found:
+        return missing_extra("prefect")
+    inbox, stop = _inbox(url), threading.Event()
+    logging.getLogger("tl_orchestration").setLevel(logging.INFO)
+
+    def end(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    tell(f"Forwarding from {inbox.database.address} to Prefect")
+    try:
+        found[0].load()(inbox, stop)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        inbox.close()
+    return SUCCESS
 
 
 @webhooks.command(cls=Command)

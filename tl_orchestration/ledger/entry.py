@@ -111,6 +111,7 @@ class Event:
         interactive: With STARTED: whether the start's answer had a link or a token for a person; None: not known.
         link_lost: With CANCEL_REQUESTED: because nobody was given the link, and another start is to replace this one.
         settles_at: With INTENT: until when the process that says so may be at its start; None: not known.
+        polled_with: A poll by the credential with this key id was answered; see ``fingerprint_key_id``.
     """
 
     state: State
@@ -135,6 +136,7 @@ class Event:
     interactive: bool | None = None
     link_lost: bool = False
     settles_at: float | None = None
+    polled_with: str | None = None
 
 
 @frozen(kw_only=True)
@@ -161,6 +163,7 @@ class Entry:
         link_lost: Its cancel was decided because nobody was given the link.
         settles_at: Until when the process of the latest intent may be at its start; None: an earlier version recorded
             the intent.
+        polled_with: Key id of the credential that was last noted to have been answered when it polled the execution.
     """
 
     version: int
@@ -193,6 +196,7 @@ class Entry:
     interactive: bool | None = None
     link_lost: bool = False
     settles_at: float | None = None
+    polled_with: str | None = None
 
     def belongs_to(self, generation: str) -> bool:
         """
@@ -308,6 +312,7 @@ def fold(entry: Entry | None, event: Event) -> Entry:
         preparing=False,
         interactive=entry.interactive if event.interactive is None else event.interactive,
         link_lost=entry.link_lost or (event.link_lost and not settled),
+        polled_with=event.polled_with or entry.polled_with,
     )
 
 

@@ -86,6 +86,9 @@ class Legacy(Transactionlink):
         version = handle.api_version
         return self._at(version) if version is not None and version in _ACCEPT else self
 
+    def handle_of(self, execution_id: str) -> Handle:
+        return Handle(execution_id=execution_id, service=self.name, api_version=self.api_version)
+
     def expiry(self, request: RunRequest, now: float, timeout: float) -> datetime | None:
         return None
 

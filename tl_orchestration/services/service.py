@@ -64,6 +64,12 @@ class Service(Protocol):
         """
         return self
 
+    def handle_of(self, execution_id: str) -> Handle:
+        """
+        What is needed to ask this service about an execution, without having asked.
+        """
+        return Handle(execution_id=execution_id, service=self.name)
+
     def expiry(self, request: RunRequest, now: float, timeout: float) -> datetime | None:
         """
         When the service is to end the execution by itself; None where it has no such thing.

@@ -49,7 +49,7 @@ class Envelope:
         return self._protected.encode("ascii") + b"." + payload
 
 
-def read_envelope(value: str, *, allow_unencoded: bool = False) -> Envelope:
+def read_envelope(value: str, *, allow_unencoded: bool) -> Envelope:
     """
     Read the value of ``JWS-SIGNATURE``.
 

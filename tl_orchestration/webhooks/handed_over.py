@@ -9,31 +9,37 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from concurrent.futures import Future
+from typing import IO, Any
 
 from attrs import Factory, define
 
-from tl_orchestration.errors import WebhookRefused
+from tl_orchestration.errors import WebhookRefused, WebhookUndecided
 from tl_orchestration.webhooks.announcement import announcement
 from tl_orchestration.webhooks.inbox import Arrival, Inbox
 from tl_orchestration.webhooks.signatures import Delivery, Verifier
 from tl_orchestration.webhooks.strict_json import strict_object
+from tl_orchestration.webhooks.writer import PORTION, Writer
 
 #: Largest line, bytes: a body of 1 MiB as base64, and its headers.
 LARGEST_LINE = 2 * 1024 * 1024
-_PORTION = 200
 
 #: A delivery, or why there is none.
 Handed = Delivery | WebhookRefused
 
 
-def from_lines(lines: Iterable[bytes]) -> Iterator[Handed]:
+def from_lines(stream: IO[bytes]) -> Iterator[Handed]:
     """
     Read JSON lines with ``headers`` and ``body_base64``. Empty lines are passed over.
     """
-    for line in lines:
-        if line.strip():
+    while line := stream.readline(LARGEST_LINE + 1):
+        if len(line) > LARGEST_LINE:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(LARGEST_LINE)
+            yield WebhookRefused("The line is too long.")
+        elif line.strip():
             yield _from_line(line)
 
 
@@ -46,8 +52,6 @@ def from_parts(headers: bytes, body: bytes) -> Iterator[Handed]:
 
 
 def _from_line(line: bytes) -> Handed:
-    if len(line) > LARGEST_LINE:
-        return WebhookRefused("The line is too long.")
     try:
         document = strict_object(line)
         body = base64.b64decode(document["body_base64"], validate=True)
@@ -70,18 +74,13 @@ class Ingested:
 
     Args:
         taken: How many are in the inbox now.
-        reasons: By number, from 1, why one was refused.
+        refused: By number, from 1, why one is not proven.
+        undecided: By number, why nobody knows; it should be handed over again.
     """
 
     taken: int = 0
-    reasons: dict[int, str] = Factory(dict)
-
-    @property
-    def refused(self) -> list[int]:
-        """
-        The numbers of those that were refused.
-        """
-        return list(self.reasons)
+    refused: dict[int, str] = Factory(dict)
+    undecided: dict[int, str] = Factory(dict)
 
 
 class Ingest:
@@ -96,24 +95,29 @@ class Ingest:
 
     def take(self, deliveries: Iterable[Handed]) -> Ingested:
         """
-        Verify and keep.
+        Verify and keep, each as soon as it comes.
 
         Raises:
             LedgerError: The inbox cannot be written. What was kept before stays kept, and all of it may be handed over
                 again.
         """
-        done, kept = Ingested(), list[Arrival]()
-        for number, handed in enumerate(deliveries, 1):
-            try:
-                kept.append(self._arrival(handed))
-            except WebhookRefused as refused:
-                done.reasons[number] = str(refused)
-            if len(kept) == _PORTION:
-                self._inbox.put(kept)
-                done.taken += len(kept)
-                kept = []
-        self._inbox.put(kept)
-        done.taken += len(kept)
+        done, waiting, writer = Ingested(), deque[Future[None]](), Writer(self._inbox)
+        try:
+            for number, handed in enumerate(deliveries, 1):
+                try:
+                    waiting.append(writer.submit(self._arrival(handed)))
+                except WebhookUndecided as undecided:
+                    done.undecided[number] = str(undecided)
+                except WebhookRefused as refused:
+                    done.refused[number] = str(refused)
+                while waiting and (waiting[0].done() or len(waiting) >= PORTION):
+                    waiting.popleft().result()
+                    done.taken += 1
+            for kept in waiting:
+                kept.result()
+                done.taken += 1
+        finally:
+            writer.close()
         return done
 
     def _arrival(self, handed: Handed) -> Arrival:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from attrs import frozen
-from sqlalchemy import URL, Engine, Row, Select, delete, func, select, text
+from sqlalchemy import URL, Engine, Row, Select, delete, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.database.engine import Database
@@ -150,9 +150,26 @@ class Inbox:
         Raises:
             LedgerError: The database cannot be read, or needs an upgrade.
         """
-        before = select(func.max(inbox.c.id)).where(inbox.c.received_at < self._now() - _LOOK_BACK)
+        old = inbox.c.received_at < self._now() - _LOOK_BACK
+        before = select(inbox.c.id).where(old).order_by(inbox.c.id.desc()).limit(1)
         with self.database.reading() as connection:
             return Cursor(connection.scalar(before) or 0)
+
+    def resume(self, text: str) -> Cursor:
+        """
+        A place that was kept as text (:meth:`~tl_orchestration.hints.Cursor.to_text`), as far as it can be believed. In
+        an inbox that was emptied, or made anew, or came from an older copy, numbers may be lower than the place: it
+        would pass over all that comes.
+
+        Raises:
+            InvalidRequest: The text is not a place.
+            LedgerError: The database cannot be read, or needs an upgrade.
+        """
+        place = Cursor.from_text(text)
+        newest = self.latest(1)
+        if not newest:
+            return Cursor()
+        return place if newest[0].number >= place.top else self.start()
 
     def since(self, cursor: Cursor | None = None) -> tuple[list[Hint], Cursor]:
         """
@@ -221,6 +238,12 @@ class Inbox:
         As :meth:`start`.
         """
         return await self._aside(self.start)
+
+    async def aresume(self, text: str) -> Cursor:
+        """
+        As :meth:`resume`.
+        """
+        return await self._aside(lambda: self.resume(text))
 
     async def asince(self, cursor: Cursor | None = None) -> tuple[list[Hint], Cursor]:
         """

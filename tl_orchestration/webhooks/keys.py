@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from attrs import define
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused
+from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused, WebhookUndecided
 from tl_orchestration.webhooks.public_key import read_key
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class PinnedKeys:
         """
         As :meth:`Keys.lookup`; done at once.
         """
-        return self._keys.get(kid) or _refused("The signature is by a key that is not pinned.")
+        return self._keys.get(kid) or _failed(WebhookRefused("The signature is by a key that is not pinned."))
 
 
 @define
@@ -127,20 +127,23 @@ class FetchedKeys:
         self._absent: OrderedDict[str, float] = OrderedDict()
         self._pending: dict[str, Future[RSAPublicKey]] = {}
         self._asked: deque[float] = deque(maxlen=UNKNOWN_PER_MINUTE)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tl-webhook-keys")
+        self._known = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tl-webhook-keys")
+        # Of their own: a key that is known must not wait until a stranger's was not found.
+        self._unknown = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tl-webhook-new-keys")
 
     def close(self) -> None:
         """
         End its threads.
         """
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._known, self._unknown):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def lookup(self, kid: str) -> Future[RSAPublicKey]:
         """
         As :meth:`Keys.lookup`. Whoever asks for the same key at the same time shares one request.
         """
         if not _UUID.fullmatch(kid):
-            return _refused("The signature header names no key that the service could have.")
+            return _failed(WebhookRefused("The signature header names no key that the service could have."))
         with self._lock:
             now = self._monotonic()
             held = self._held.get(kid)
@@ -150,18 +153,18 @@ class FetchedKeys:
                     return _done(held.key)
             if (pending := self._pending.get(kid)) is not None:
                 return pending
-            if held is None and (reason := self._may_not_ask(kid, now)):
-                return _refused(reason)
+            if held is None and (refused := self._may_not_ask(kid, now)):
+                return _failed(refused)
             future = self._pending[kid] = Future()
             future.set_running_or_notify_cancel()  # nobody may cancel what others wait for as well
-        self._threads.submit(self._ask, kid, future)
+        (self._unknown if held is None else self._known).submit(self._ask, kid, future)
         return future
 
-    def _may_not_ask(self, kid: str, now: float) -> str | None:
+    def _may_not_ask(self, kid: str, now: float) -> WebhookRefused | None:
         if self._absent.get(kid, now) > now:
-            return "The service has no key of this name."
+            return WebhookRefused("The service has no key of this name.")
         if len(self._asked) == UNKNOWN_PER_MINUTE and now - self._asked[0] < _MINUTE:
-            return "The key is not known, and the service has been asked for others too often."
+            return WebhookUndecided("The key is not known, and the service has been asked for others too often.")
         self._asked.append(now)
         return None
 
@@ -179,21 +182,21 @@ class FetchedKeys:
         if isinstance(outcome, RSAPublicKey):
             future.set_result(outcome)
         else:
-            future.set_exception(WebhookRefused(outcome))
+            future.set_exception(outcome)
 
-    def _answered(self, kid: str, key: RSAPublicKey | None) -> RSAPublicKey | str:
+    def _answered(self, kid: str, key: RSAPublicKey | None) -> RSAPublicKey | WebhookRefused:
         with self._lock:
             now = self._monotonic()
             del self._pending[kid]
             if key is None:
                 self._held.pop(kid, None)
                 _remember(self._absent, kid, now + ABSENT)
-                return "The service has no key of this name."
+                return WebhookRefused("The service has no key of this name.")
             self._absent.pop(kid, None)
             _remember(self._held, kid, _Held(key, now, now + LIFETIME))
             return key
 
-    def _unanswered(self, kid: str) -> RSAPublicKey | str:
+    def _unanswered(self, kid: str) -> RSAPublicKey | WebhookRefused:
         with self._lock:
             now = self._monotonic()
             del self._pending[kid]
@@ -202,7 +205,7 @@ class FetchedKeys:
                 held.fresh_until = now + RETRY
                 return held.key
             self._held.pop(kid, None)
-            return "The key could not be fetched."
+            return WebhookUndecided("The key could not be fetched.")
 
 
 def _remember(memory: OrderedDict[str, T], kid: str, what: T) -> None:
@@ -218,9 +221,9 @@ def _done(key: RSAPublicKey) -> Future[RSAPublicKey]:
     return future
 
 
-def _refused(reason: str) -> Future[RSAPublicKey]:
+def _failed(refused: WebhookRefused) -> Future[RSAPublicKey]:
     future: Future[RSAPublicKey] = Future()
-    future.set_exception(WebhookRefused(reason))
+    future.set_exception(refused)
     return future
 
 

@@ -119,16 +119,23 @@ class Receiver:
     async def _take(self, request: Request, verifier: Verifier) -> None:
         if request.headers.get("content-encoding", "").strip().lower() not in _IDENTITY:
             raise _Unwelcome(415)
-        body = await self._read(request)
-        check = verifier.begin(Delivery(body, tuple(request.headers.items())))
-        if check.ready is not None and not check.ready.done():
-            await asyncio.wrap_future(check.ready)
-        check.finish()
-        told = announcement(body, verifier.service)
-        arrival = Arrival(verifier.service, told.execution_id, told.kind, told.digest, self._now())
+        arrival = await self._proven(request, verifier)
         await asyncio.wrap_future(self._writer.submit(arrival))
 
+    async def _proven(self, request: Request, verifier: Verifier) -> Arrival:
+        body = await self._read(request)
+        try:
+            check = verifier.begin(Delivery(body, tuple(request.headers.items())))
+            if check.ready is not None and not check.ready.done():
+                await asyncio.wrap_future(check.ready)
+            check.finish()
+            told = announcement(body, verifier.service)
+        finally:
+            self._bytes -= len(body)
+        return Arrival(verifier.service, told.execution_id, told.kind, told.digest, self._now())
+
     async def _read(self, request: Request) -> bytes:
+        # What it returns counts among the bytes in memory until the caller has done with it.
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > LARGEST_BODY:
             raise _Unwelcome(413)
@@ -143,10 +150,11 @@ class Receiver:
                     if self._bytes > _MOST_BODIES:
                         raise _Unwelcome(503)
                     chunks.append(chunk)
-        except TimeoutError:
-            raise _Unwelcome(408) from None
-        finally:
+        except BaseException as error:  # the time for the whole answer may end here, too
             self._bytes -= size
+            if isinstance(error, TimeoutError):
+                raise _Unwelcome(408) from None
+            raise
         return b"".join(chunks)
 
     async def _healthz(self, request: Request) -> Response:

@@ -71,7 +71,7 @@ def defer_times_out() -> None:
     deferring(Limited)
 
 
-@dag(schedule=None, dagrun_timeout=timedelta(seconds=8))
+@dag(schedule=None, dagrun_timeout=timedelta(hours=1))
 def run_times_out() -> None:
     step(deferrable=True, defer_after=0)
 

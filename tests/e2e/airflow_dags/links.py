@@ -20,6 +20,13 @@ def write(context: Any) -> None:
     Path(context["dag_run"].conf["delivered_to"]).write_text(json.dumps(handed_over))
 
 
+def write_at_second_try(context: Any) -> None:
+    """Fail as a mail server does that is away."""
+    if context["ti"].try_number == 1:
+        raise RuntimeError("No post office.")
+    write(context)
+
+
 class Letter(BaseNotifier):
     """Writes its text into the file that the run names; the first attempt fails, and quotes what it cannot send."""
 
@@ -59,5 +66,23 @@ def link_by_notifier() -> None:
     step(on_link=letter, retries=1, retry_delay=timedelta(seconds=1))
 
 
+@dag(schedule=None)
+def link_lost() -> None:
+    step(on_link=write_at_second_try, retries=3, retry_delay=timedelta(seconds=1))
+
+
+@dag(schedule=None)
+def link_lost_and_started_again() -> None:
+    step(on_link=write_at_second_try, on_link_lost="restart", retries=3, retry_delay=timedelta(seconds=1))
+
+
+@dag(schedule=None)
+def link_for_days() -> None:
+    step(on_link=write, timeout=timedelta(days=7))
+
+
 link_by_callable()
 link_by_notifier()
+link_lost()
+link_lost_and_started_again()
+link_for_days()

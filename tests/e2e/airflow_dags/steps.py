@@ -47,6 +47,11 @@ def grace() -> None:
 
 
 @dag(schedule=None)
+def correlated() -> None:
+    step(deferrable=True, defer_after=0, correlation_parameter="caseRef")
+
+
+@dag(schedule=None)
 def in_worker() -> None:
     step(deferrable=False)
 
@@ -131,6 +136,7 @@ def start_then_sense() -> None:
 
 deferred()
 grace()
+correlated()
 in_worker()
 whole_result()
 judged()

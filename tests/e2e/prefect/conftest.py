@@ -18,6 +18,7 @@ from tests.rig import Oracle
 
 HERE = Path(__file__).parent
 CHECKS = HERE / "served" / "checks.py"
+EXAMPLES = HERE.parents[2] / "example_dags" / "prefect"
 FLOWS = (
     "in_body",
     "in_async_body",
@@ -28,11 +29,15 @@ FLOWS = (
     "fails_until_retried",
     "submitted",
     "several",
+    "several_blocks",
+    "killed_at_its_start",
     "beside_a_task",
     "approval",
     "in_subflow",
     "result_cannot_be_stored",
     "persisted",
+    "slow_to_suspend",
+    "continuation",
 )
 WAKE_AFTER = timedelta(seconds=10)
 
@@ -46,7 +51,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectRig]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    flows = [f"{CHECKS}:{name}" for name in FLOWS] + ["prefect_blocks.cancelling:cleanup_flow"]
+    flows = [f"{CHECKS}:{name}" for name in FLOWS] + [f"{EXAMPLES}/kyc_onboarding.py:kyc_onboarding"]
+    flows += ["prefect_blocks.cancelling:cleanup_flow", "prefect_blocks.flows:run_workflow_flow"]
     home = tmp_path_factory.mktemp("prefect")
     with (
         PrefectRig(home, flows) as rig,
@@ -69,14 +75,24 @@ def block(rig: PrefectRig, oracle: Oracle) -> Block:
     from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow
 
     LocalFileSystem(basepath="/dev/null/results").save("full-disk", _sync=True)  # type: ignore[call-arg]
-    credentials = TransactionlinkCredentials(token=SecretStr(TOKEN), base_url=oracle.url)
-    credentials.save("sandbox", overwrite=True, _sync=True)  # type: ignore[call-arg]  # tells the two kinds apart
-    credentials = TransactionlinkCredentials.load("sandbox", _sync=True)  # type: ignore[call-arg, assignment]
+    saved: dict[str, Any] = {}
+    for name, ledger in {"sandbox": None, "keyed": SecretStr(f"sqlite:///{rig.home}/ledger.db")}.items():
+        credentials = TransactionlinkCredentials(token=SecretStr(TOKEN), base_url=oracle.url, ledger_url=ledger)
+        credentials.save(name, overwrite=True, _sync=True)  # type: ignore[call-arg]  # tells the two kinds apart
+        saved[name] = TransactionlinkCredentials.load(name, _sync=True)  # type: ignore[call-arg]
 
-    def make(name: str, *, duration: float | None = 1.0, like: str = "kyc-approve", **fields: Any) -> str:
-        oracle.define(name, like=like, duration=duration)
+    def make(
+        name: str,
+        *,
+        duration: float | None = 1.0,
+        like: str = "kyc-approve",
+        credentials: str = "sandbox",
+        **fields: Any,
+    ) -> str:
+        answer = {"result": fields.pop("answer")} if "answer" in fields else {}
+        oracle.define(name, like=like, duration=duration, **answer)
         settings = {"poll_interval": 0.5, "wait_mode": "poll", "result_fields": {"decision": "decision"}, **fields}
-        workflow = TransactionlinkWorkflow(credentials=credentials, workflow_definition_id=name, **settings)
+        workflow = TransactionlinkWorkflow(credentials=saved[credentials], workflow_definition_id=name, **settings)
         workflow.save(name, overwrite=True, _sync=True)  # type: ignore[call-arg]
         return name
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prefect_blocks.__main__ import main
-from prefect_blocks.automations import CLEANUP, TIMER, create_automations
+from prefect_blocks.automations import CLEANUP, TIMER, WAKE_UP, create_automations
 from tests.e2e.prefect.conftest import WAKE_AFTER
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ def changes(wake_after: timedelta) -> dict[str, str]:
 
 def test_created_again(rig: PrefectRig) -> None:
     """The same settings change nothing; others change the one that differs, and it still resumes."""
-    assert changes(WAKE_AFTER) == {TIMER: "unchanged", CLEANUP: "unchanged"}
-    assert changes(timedelta(seconds=17)) == {TIMER: "updated", CLEANUP: "unchanged"}
+    assert changes(WAKE_AFTER) == {TIMER: "unchanged", WAKE_UP: "unchanged", CLEANUP: "unchanged"}
+    assert changes(timedelta(seconds=17)) == {TIMER: "updated", WAKE_UP: "unchanged", CLEANUP: "unchanged"}
 
     by_name = {automation["name"]: automation for automation in rig.automations()}
     assert by_name[TIMER]["trigger"]["within"] == 17
-    assert [action["type"] for action in by_name[TIMER]["actions"]] == ["resume-flow-run"]
-    assert len(by_name) == len(rig.automations()) == 2
+    for name in (TIMER, WAKE_UP):
+        assert [action["type"] for action in by_name[name]["actions"]] == ["resume-flow-run"]
+    assert len(by_name) == len(rig.automations()) == 3
 
 
 def test_too_short(rig: PrefectRig) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import os
 import signal
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
+from prefect_blocks.cancelling import cancel_executions_of
 from tests.e2e.prefect.conftest import cleanups_of, pid_of, waits
 
 if TYPE_CHECKING:
@@ -66,6 +68,40 @@ def test_in_submitted_tasks(rig: PrefectRig, oracle: Oracle, block: Block) -> No
     rig.cancel(run)
 
     cancelled(rig, oracle, run, name, count=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suspended", [False, True], ids=["in its process", "suspended"])
+def test_while_waiting_for_several(rig: PrefectRig, oracle: Oracle, block: Block, *, suspended: bool) -> None:
+    """A flow that waits for several executions together cancels all of them: by the wait, or by the cleanup flow."""
+    mode = {"wait_mode": "auto", "suspend_after": 0} if suspended else {"wait_mode": "poll"}
+    name = block(f"cancel-several-{mode['wait_mode']}", duration=600, **mode)
+    run = rig.run_here("several", {"block": name, "count": 3})
+    if suspended:
+        rig.wait_for_state(run, {"Suspended"})
+    else:
+        waits(rig, run)
+
+    rig.cancel(run)
+
+    cancelled(rig, oracle, run, name, count=3)
+
+
+@pytest.mark.slow
+def test_killed_at_a_start_with_a_key(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """SIGKILL as soon as a start with a business key is on record: what cleans up knows whose execution it is."""
+    name = block("killed-keyed", like="kyc-review", duration=600, credentials="keyed")
+    run = rig.run_here("killed-at-its-start", {"block": name, "key": "customer-killed"})
+    assert rig.wait_for_end(run) == "Crashed"
+    (started,) = oracle.started(name)
+    assert oracle.cancelled(name) == []
+
+    outcomes = cancel_executions_of(UUID(run))
+
+    assert [(outcome.step, outcome.execution_id, outcome.what) for outcome in outcomes] == [
+        ("customer-killed", started, "cancelled")
+    ]
+    assert oracle.cancelled(name) == [started]
 
 
 @pytest.mark.slow

@@ -38,6 +38,17 @@ def test_suspended_and_woken_by_the_timer(rig: PrefectRig, oracle: Oracle, block
     assert oracle.cancelled(name) == []
 
 
+def test_ready_flow_is_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """The ready flow, served as it is, releases its worker, and ends with one start."""
+    name = block("ready", duration=6.0, wait_mode="suspend", suspend_after=0)
+
+    run = rig.run_here("transactionlink-run-workflow", {"workflow": name})
+
+    rig.wait_for_state(run, {"Suspended"})
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert len(oracle.started(name)) == 1
+
+
 @pytest.mark.slow
 def test_async_flow_is_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """An async flow releases its worker in the same way."""
@@ -72,6 +83,37 @@ def test_several_suspended_at_once(rig: PrefectRig, oracle: Oracle, block: Block
     rig.wait_for_state(run, {"Suspended"})
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert len(oracle.started(name)) == 3
+
+
+@pytest.mark.slow
+def test_several_with_other_deadlines(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """The deadline of one cancels that one; the others are waited for, and then the flow is told."""
+    late = block("several-late", duration=600, timeout=3)
+    ends = block("several-ends", duration=9)
+
+    run = rig.run_here("several-blocks", {"blocks": [late, ends]})
+
+    assert rig.wait_for_end(run) == "Failed", rig.describe(run)
+    rig.wait_for_log(run, "WaitTimeout", timeout=10)  # logs come a moment after the state
+    assert oracle.cancelled(late) == oracle.started(late) != []
+    assert oracle.cancelled(ends) == []
+
+
+@pytest.mark.slow
+def test_several_with_other_deadlines_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """A deadline that has passed before the last suspension: the execution is one that was cancelled."""
+    mode = {"wait_mode": "auto", "suspend_after": 0}
+    late = block("suspended-late", duration=600, timeout=3, **mode)
+    ends = block("suspended-ends", duration=25, **mode)
+
+    run = rig.run_here("several-blocks", {"blocks": [late, ends]})
+
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert "Suspended" in rig.states(run)
+    rig.wait_for_log(run, "ended as CANCELLED SUCCEEDED", timeout=10)
+    assert oracle.cancelled(late) == oracle.started(late)
+    assert len(oracle.started(late)) == len(oracle.started(ends)) == 1
+    assert oracle.cancelled(ends) == []
 
 
 @pytest.mark.slow

@@ -5,13 +5,16 @@ What the state of a task says about a stop: a decision, a move, or nothing.
 from __future__ import annotations
 
 import asyncio
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates
 from attrs import define
 
-from airflow_provider import decisions
+from airflow_provider import decisions, versions
 
 
 @define
@@ -34,14 +37,27 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What Airflow answers; an exception is raised."""
     given: dict[str, Any] = {"states": {}}
 
-    def get_task_states(**criteria: Any) -> Any:
-        given["asked"] = criteria
-        if isinstance(given["states"], Exception):
-            raise given["states"]
-        return given["states"]
+    class Supervisor:
+        """What answers a worker, and a triggerer."""
 
-    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(get_task_states))
+        def send(self, question: GetTaskStates) -> Any:
+            given["asked"] = {name: getattr(question, name) for name in Task().asked}
+            if isinstance(given["states"], Exception):
+                raise given["states"]
+            return SimpleNamespace(task_states=given["states"])
+
+        async def asend(self, question: GetTaskStates) -> Any:
+            given["in"] = threading.get_ident()
+            return self.send(question)
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
     return given
+
+
+@pytest.fixture
+def _until_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Airflow that tells a trigger to stop for other reasons than a decision, too."""
+    monkeypatch.setattr(versions, "ON_KILL_IS_A_DECISION", False)
 
 
 STATES: list[tuple[Any, bool, bool]] = [
@@ -62,6 +78,7 @@ STATES: list[tuple[Any, bool, bool]] = [
 ]
 
 
+@pytest.mark.usefixtures("_until_3_3")
 @pytest.mark.parametrize(("states", "durable", "not_durable"), STATES)
 def test_deferred_task(answer: dict[str, Any], states: Any, *, durable: bool, not_durable: bool) -> None:
     """A deferred task has ended only where Airflow says so; what is unclear ends nothing."""
@@ -79,7 +96,35 @@ def test_running_task(answer: dict[str, Any], states: Any, *, expected: bool) ->
     assert answer["asked"] == Task(map_index=3).asked
 
 
+@pytest.mark.usefixtures("_until_3_3")
 def test_trigger_without_a_task(answer: dict[str, Any]) -> None:
     """A trigger that belongs to no task cancels nothing."""
     answer["states"] = {"run-1": {"check": "failed"}}
     assert asyncio.run(decisions.deferred_task_was_ended(None, durable=True)) is False
+
+
+def test_from_3_4_on_airflow_need_not_be_asked(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """There a trigger that is told to stop has been told by somebody, and the first one of a process asks nothing."""
+    monkeypatch.setattr(versions, "ON_KILL_IS_A_DECISION", True)
+    monkeypatch.setattr(decisions, "_ready", False)
+    answer["states"] = {"run-1": {"check": "deferred"}}
+    asyncio.run(decisions.make_ready(Task()))
+    assert asyncio.run(decisions.deferred_task_was_ended(Task(), durable=True)) is True
+    assert "asked" not in answer
+
+
+@pytest.mark.usefixtures("_until_3_3")
+def test_3_1_is_asked_in_the_loop_and_to_the_end(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """There a question from another thread, or one whose answer nobody reads, would end the triggerer."""
+    monkeypatch.setattr(versions, "ASKS_IN_THE_LOOP", True)
+    answer["states"] = {"run-1": {"check": "failed"}}
+
+    async def asked() -> bool:
+        abandoned = asyncio.create_task(decisions.deferred_task_was_ended(Task(), durable=True))
+        await asyncio.sleep(0)
+        abandoned.cancel()
+        await asyncio.wait([abandoned])
+        assert answer.pop("in") == threading.get_ident()
+        return await decisions.deferred_task_was_ended(Task(), durable=True)
+
+    assert asyncio.run(asked()) is True

@@ -8,10 +8,9 @@ import json
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider.ledger import TaskStateLedger
-from airflow_provider.versions import NEVER_EXPIRE
+from airflow_provider.versions import NEVER_EXPIRE, AirflowException
 from tl_orchestration.errors import LedgerError
 from tl_orchestration.ledger import Event, State
 from tl_orchestration.ledger.airflow_step import state_key

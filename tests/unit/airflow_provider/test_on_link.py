@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, BaseNotifier
-from airflow.sdk.exceptions import TaskDeferred
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider import on_link as handing_over
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
 from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+from tests.airflow_versions import TaskDeferred, stored_dag
 from tests.unit.airflow_provider.services import connect
 from tests.unit.airflow_provider.test_ledger import Store
 from tests.unit.airflow_provider.test_steps import context, step
@@ -183,7 +182,7 @@ def serialized(notifier: BaseNotifier) -> dict[str, Any]:
         TransactionlinkRunWorkflowOperator.partial(task_id="mapped", on_link=notifier).expand(
             workflow_definition_id=["a", "b"]
         )
-    return DagSerialization.to_dict(dag)
+    return stored_dag(dag)
 
 
 def test_serialized_dag_is_the_same_at_each_parse() -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+from tests.airflow_versions import stored_dag
 from tests.planted import PARAMETERS, PERSONAL, found_in
 from tests.unit.airflow_provider.services import CONN_ID, connect
 from tests.unit.airflow_provider.test_ledger import Store
@@ -147,7 +147,7 @@ def test_rendered_fields_and_templates_have_keys_only(
 )
 def test_serialized_dag_has_no_value_of_a_callable(make: Callable[[Any], None], made: Any) -> None:
     """A callable is stored by its name, or by its source where the task is mapped; never by what it holds or makes."""
-    stored = json.dumps(DagSerialization.to_dict(dag_of(lambda: make(made))))
+    stored = json.dumps(stored_dag(dag_of(lambda: make(made))))
     assert found_in(stored, PERSONAL) == []
     assert "person" in stored.casefold() or "functools.partial" in stored
 
@@ -155,7 +155,7 @@ def test_serialized_dag_has_no_value_of_a_callable(make: Callable[[Any], None], 
 def test_serialized_dag_has_no_value_of_an_upstream_task() -> None:
     """A reference to an XCom is all that is stored."""
     for make in (lambda: expanded(people()), lambda: expanded_kwargs(arguments()), lambda: partial(people())):
-        stored = DagSerialization.to_dict(dag_of(make))
+        stored = stored_dag(dag_of(make))
         assert "xcomref" in json.dumps(stored, default=str)
 
 

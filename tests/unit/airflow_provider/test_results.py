@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.sdk.io import store
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # has no types
@@ -21,6 +20,7 @@ from airflow_provider import results
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
 from airflow_provider.results import load_result, written
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
+from airflow_provider.versions import AirflowSkipException
 from tests.unit.airflow_provider.services import CONN_ID, LEGACY_OPTIONS, client_of, connect
 from tests.unit.airflow_provider.test_steps import context, ended, refused, render, step
 from tl_orchestration import RunRequest
@@ -108,12 +108,16 @@ class TestWritten:
         monkeypatch.setattr(memory, "mv", None)
         said = written(ResultUri.parse("memory://bucket/kyc/"), "e1", DOCUMENT)
         assert list(memory.store) == ["/bucket/kyc/e1.json"]
-        assert load_result({"execution_id": "e1", **said}) == DOCUMENT
+        assert loaded({"execution_id": "e1", **said}) == DOCUMENT
 
     def test_storage_without_its_provider_is_said(self) -> None:
         """Which storage it is, and that its package is missing."""
         with pytest.raises(InvalidSettings, match=r"s3://bucket by connection 'aws' cannot be used in this worker"):
             results.storage(ResultUri.parse("s3://aws@bucket/kyc/"))
+
+
+def loaded(reference: Any) -> dict[str, Any]:
+    return load_result(reference, transactionlink_conn_id=CONN_ID)
 
 
 class TestStep:
@@ -127,7 +131,7 @@ class TestStep:
         assert returned["result_uri"] == f"file://{tmp_path}/{start['execution_id']}.json"
         assert "Łukasz" not in str(returned)
         remote.reset()
-        assert load_result(json.loads(json.dumps(returned)))["lastName"] == "Łukasz"
+        assert loaded(json.loads(json.dumps(returned)))["lastName"] == "Łukasz"
 
     @pytest.mark.parametrize(
         ("rule", "raised"), [("fail_when", TransactionlinkFailure), ("skip_when", AirflowSkipException)]
@@ -147,7 +151,7 @@ class TestStep:
         folder.unlink()
         returned = step(result=f"file://{folder}/").execute(given)
         assert [start["execution_id"] for start in remote.starts()] == [returned["execution_id"]]
-        assert load_result(returned)["decision"] == "approve"
+        assert loaded(returned)["decision"] == "approve"
 
     def test_uri_is_a_template_that_is_shown(self, tmp_path: Path) -> None:
         """The rendered field is the folder of that day."""
@@ -229,7 +233,7 @@ class TestPolicy:
         with pytest.raises(TransactionlinkFailure, match="allows results only below"):
             sense(f"file://{tmp_path}/")
         assert remote.count("GET /workflows/{id}") == 0
-        assert load_result(sense(f"file://{tmp_path}/kyc/"))["decision"] == "approve"
+        assert loaded(sense(f"file://{tmp_path}/kyc/"))["decision"] == "approve"
 
 
 class TestLoadResult:
@@ -263,6 +267,22 @@ class TestLoadResult:
             load_result({"execution_id": "nobody"}, transactionlink_conn_id=CONN_ID)
         assert isinstance(final.value.error, NotFound)
 
+    def test_file_outside_the_prefixes_is_not_read(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, tmp_path: Path
+    ) -> None:
+        """A reference has come through XCom: the connection says from where a result may come, too."""
+        reference = self.stored(tmp_path / "other")
+        connect(monkeypatch, remote.url, "transactionlink", {"result_uri_prefixes": f"file://{tmp_path}/kyc/"})
+        with pytest.raises(TransactionlinkFailure, match="and the result_uri of this reference is not"):
+            loaded(reference)
+        inside = self.stored(tmp_path / "kyc")
+        assert loaded(inside) == DOCUMENT
+
+    def test_file_is_not_read_without_a_connection_that_allows_it(self, tmp_path: Path) -> None:
+        """What a connection that is not there would allow, nobody knows."""
+        with pytest.raises(TransactionlinkFailure, match="There is no connection 'nobody'"):
+            load_result(self.stored(tmp_path), transactionlink_conn_id="nobody")
+
     @pytest.mark.parametrize("change", [b" ", b"", b'{"decision": "reject"}'])
     def test_file_that_is_another_is_refused(self, tmp_path: Path, change: bytes) -> None:
         """A longer, an empty and another file: none is taken for the result."""
@@ -270,7 +290,7 @@ class TestLoadResult:
         file = tmp_path / "e1.json"
         file.write_bytes(file.read_bytes() + change if change == b" " else change)
         with pytest.raises(TransactionlinkFailure, match="is not the result of execution e1 that was written there"):
-            load_result(reference)
+            loaded(reference)
 
     def test_same_size_is_not_enough(self, tmp_path: Path) -> None:
         """One letter has changed."""
@@ -278,14 +298,14 @@ class TestLoadResult:
         file = tmp_path / "e1.json"
         file.write_bytes(file.read_bytes().replace(b"approve", b"improve"))
         with pytest.raises(TransactionlinkFailure, match="SHA-256"):
-            load_result(reference)
+            loaded(reference)
 
     def test_file_that_is_gone_is_said(self, tmp_path: Path) -> None:
         """With the way to the service, which may still have it."""
         reference = self.stored(tmp_path)
         (tmp_path / "e1.json").unlink()
         with pytest.raises(TransactionlinkFailure, match="is no longer at file://"):
-            load_result(reference)
+            loaded(reference)
 
     @pytest.mark.parametrize(
         ("reference", "why"),
@@ -302,7 +322,7 @@ class TestLoadResult:
     def test_what_is_no_reference_is_refused(self, reference: Any, why: str) -> None:
         """In one sentence, without a look at anything."""
         with pytest.raises(TransactionlinkFailure) as caught:
-            load_result(reference)
+            loaded(reference)
         assert isinstance(caught.value.error, InvalidRequest)
         assert why in str(caught.value)
         assert "PLANTED" not in str(caught.value)

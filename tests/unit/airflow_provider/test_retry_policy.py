@@ -5,7 +5,6 @@ What the retry policy makes of every way in which a task can fail.
 from __future__ import annotations
 
 import json
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -77,11 +76,3 @@ def test_delay_must_be_positive() -> None:
     """A mistake in the DAG is found when it is parsed."""
     with pytest.raises(ValueError, match="longest_delay must be positive"):
         TransactionlinkRetryPolicy(timedelta(0))
-
-
-def test_earlier_airflow_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 3.3 only this module cannot be imported."""
-    monkeypatch.setitem(sys.modules, "airflow.sdk.definitions.retry_policy", None)
-    monkeypatch.delitem(sys.modules, "airflow_provider.retry_policy")
-    with pytest.raises(ImportError, match=r"needs Airflow 3\.3"):
-        import airflow_provider.retry_policy  # noqa: F401

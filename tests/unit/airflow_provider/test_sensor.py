@@ -9,19 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import (
-    AirflowRescheduleException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferred,
-)
 
 from airflow_provider.failures import TransactionlinkFailure
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
-from tests.unit.airflow_provider.services import CONN_ID, client_of, connect
+from airflow_provider.versions import AirflowSensorTimeout, AirflowSkipException
+from tests.airflow_versions import AirflowRescheduleException, TaskDeferred
+from tests.unit.airflow_provider.services import CONN_ID, OPTIONS, SERVICES, client_of, connect
 from tests.unit.airflow_provider.test_steps import context as task_context
 from tests.unit.airflow_provider.test_steps import fired
 from tl_orchestration import RunRequest
+from tl_orchestration.options import options_for
 
 if TYPE_CHECKING:
     from tests.remote import Remote
@@ -94,6 +91,46 @@ def test_timeout_is_airflows_and_leaves_the_execution(remote: Remote, mode: str,
         with pytest.raises(raised):
             chosen.execute(context(first_poke=datetime.now(UTC) - timedelta(seconds=1)))
     assert remote.cancels() == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("service", SERVICES)
+def test_execution_of_each_service_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote, service: str, *, deferrable: bool
+) -> None:
+    """The connection says where the execution lives; the sensor, and its trigger, need no more."""
+    connect(monkeypatch, remote.url, service)
+    remote.define("kyc-approve", duration=0.3)
+    options = options_for(service, OPTIONS[service], "service_options")
+    with client_of(service, remote.url) as client:
+        execution_id = client.run(RunRequest("kyc-approve", options=options)).id
+    chosen = sensor(execution_id, deferrable=deferrable, result_fields={"decision": "decision"})
+    returned = resumed(chosen) if deferrable else chosen.execute(context())
+    assert returned == {"execution_id": execution_id, "status": "SUCCEEDED", "fields": {"decision": "approve"}}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_version_of_a_legacy_execution_can_be_said(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote, *, deferrable: bool
+) -> None:
+    """An id does not tell that the execution is about a case, whose result has other members."""
+    connect(monkeypatch, remote.url, "transactionlink-legacy")
+    remote.define("kyc-approve", duration=0.3)
+    options = options_for("transactionlink-legacy", OPTIONS["transactionlink-legacy"], "service_options")
+    with client_of("transactionlink-legacy", remote.url) as client:
+        execution_id = client.run(RunRequest("kyc-approve", options=options)).id
+    for version, told in ((None, False), (1, True)):
+        chosen = sensor(execution_id, deferrable=deferrable and version == 1, result="full", api_version=version)
+        returned = resumed(chosen) if chosen.deferrable and version is None else chosen.execute(context())
+        assert told is ("partyDetails" in returned["result"])
+
+
+def test_whole_result_does_not_leave_as_a_text(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> None:
+    """A connection that forbids full results binds the sensor as it binds the operator, before anything is sent."""
+    connect(monkeypatch, remote.url, "transactionlink", {"forbid_full_result": True})
+    with pytest.raises(TransactionlinkFailure, match="forbids full results"):
+        sensor(running(remote), result_fields={"all": "to_string(@)"}).execute(context())
+    assert remote.count("GET /workflows/{id}") == 0
 
 
 def test_airflows_own_limit_of_a_deferral_is_a_timeout_too(remote: Remote) -> None:

@@ -156,10 +156,10 @@ def test_trigger_waits_by_the_shared_client(monkeypatch: pytest.MonkeyPatch, rem
         api_version=handle.api_version,
     )
 
-    polled = trigger._handle()
-    assert (polled.service, polled.api_version) == (handle.service, handle.api_version)
-
     async def fire() -> Any:
+        async with shared_clients.borrowed(CONN_ID, {}) as client:
+            polled = trigger._handle(client)
+        assert (polled.service, polled.api_version) == (handle.service, handle.api_version)
         (event,) = [event.payload async for event in trigger.run()]
         for shared in shared_clients._pools.pop(asyncio.get_running_loop()).clients.values():
             await shared.client.close()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from airflow.sdk import Connection
 
 from airflow_provider import shared_clients
 from airflow_provider.hooks import TransactionlinkHook
 from airflow_provider.shared_clients import LIFETIME, borrowed, forget
 from airflow_provider.triggers import TransactionlinkExecutionTrigger
+from tests.airflow_versions import BaseSecretsBackend, forget_secrets_backends
 from tests.builders import run_request
 from tests.remote import TOKEN, Remote
 from tl_orchestration import AsyncClient, Client, OrganizationToken
@@ -46,13 +50,42 @@ def started(remote: Remote, count: int, definition: str) -> list[str]:
         return [client.run(run_request(workflow_definition_id=definition)).id for _ in range(count)]
 
 
-async def fired(execution_id: str) -> Any:
+async def fired(execution_id: str, conn_id: str = CONN_ID) -> Any:
     """What a trigger for the execution reports."""
     trigger = TransactionlinkExecutionTrigger(
-        transactionlink_conn_id=CONN_ID, execution_id=execution_id, poll_interval=0.2
+        transactionlink_conn_id=conn_id, execution_id=execution_id, poll_interval=0.2
     )
     (payload,) = [event.payload async for event in trigger.run()]
     return payload
+
+
+class StalledBackend(BaseSecretsBackend):
+    """A secrets backend as most are, without an asynchronous method, that is away for one connection."""
+
+    conn_id = "kyc_stalled"
+    url = ""
+    asked = 0
+    back = threading.Event()
+
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Connection | None:
+        if conn_id != self.conn_id:
+            return None
+        type(self).asked += 1
+        self.back.wait(10)
+        return Connection(conn_id=conn_id, conn_type="transactionlink", host=self.url, password=TOKEN)
+
+
+@pytest.fixture
+def stalled(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> Iterator[type[StalledBackend]]:
+    """That backend, in front of Airflow's own."""
+    monkeypatch.setattr(shared_clients, "_pools", type(shared_clients._pools)())
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", f"{__name__}.StalledBackend")
+    forget_secrets_backends()
+    StalledBackend.url, StalledBackend.asked = remote.url, 0
+    StalledBackend.back.clear()
+    yield StalledBackend
+    StalledBackend.back.set()
+    forget_secrets_backends()
 
 
 class Closings:
@@ -79,7 +112,7 @@ def test_triggers_share_client_and_look_up(
 
     async def main() -> list[Any]:
         waits = [asyncio.create_task(fired(execution_id)) for execution_id in ids]
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(remote.wait_for, "GET /workflows/{id}", 1)
         (pool,) = shared_clients._pools.values()
         clients.update(shared.client for shared in pool.clients.values())
         reports = await asyncio.gather(*waits)
@@ -115,6 +148,48 @@ def test_cancelled_trigger_disturbs_no_other(
     assert [report["ending"] for report in reports] == ["ended"] * 20
     assert remote.cancels() == []
     assert look_ups == [CONN_ID]
+
+
+def test_stalled_look_up_keeps_no_other_connection_waiting(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote, stalled: type[StalledBackend]
+) -> None:
+    """While a secrets backend hangs, triggers of other connections poll and fire; later its own do as well."""
+    connect(monkeypatch, remote.url)
+    ids = started(remote, 3, "kyc-approve")
+
+    async def main() -> list[Any]:
+        waits = [asyncio.create_task(fired(execution_id, stalled.conn_id)) for execution_id in ids[:2]]
+        await asyncio.sleep(0.1)
+        first = await fired(ids[2])
+        assert not any(wait.done() for wait in waits)
+        stalled.back.set()
+        reports = [first, *await asyncio.gather(*waits)]
+        await close_all()
+        return reports
+
+    assert [report["ending"] for report in asyncio.run(main())] == ["ended"] * 3
+    assert stalled.asked == 1
+
+
+def test_cancelled_trigger_leaves_its_look_up_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote, stalled: type[StalledBackend]
+) -> None:
+    """The trigger that began a look-up is moved away: whoever waits for the same connection has it all the same."""
+    (execution_id,) = started(remote, 1, "kyc-approve")
+
+    async def main() -> Any:
+        first, second = (asyncio.create_task(fired(execution_id, stalled.conn_id)) for _ in range(2))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        stalled.back.set()
+        report = await second
+        await close_all()
+        return report
+
+    assert asyncio.run(main())["ending"] == "ended"
+    assert stalled.asked == 1
 
 
 def test_loops_do_not_share(monkeypatch: pytest.MonkeyPatch, remote: Remote, look_ups: list[str]) -> None:

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.execution_time.timeout import timeout
 
-from airflow_provider import shared_clients, versions
+from airflow_provider import identity, shared_clients, versions
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
+from airflow_provider.ledger import TaskStateLedger
 from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+from airflow_provider.versions import AirflowTaskTimeout
+from tests.airflow_versions import TaskDeferred
 from tests.planted import FIRST_NAME, found_in
 from tests.unit.airflow_provider.services import (
     B3OS_OPTIONS,
@@ -117,6 +120,11 @@ def render(task: BaseOperator, **values: Any) -> None:
     """Render the template fields, as Airflow does before it executes a task."""
     given: Any = values
     task.render_template_fields(given)
+
+
+def execution_timeout() -> Any:
+    """Airflow's own limit, of half a second, as it is around ``execute``."""
+    return timeout(0.5)  # type: ignore[no-untyped-call]  # Airflow's
 
 
 @pytest.fixture(autouse=True)
@@ -276,6 +284,48 @@ class TestStops:
         (start,) = remote.starts()
         assert [cancel["execution_id"] for cancel in remote.cancels()] == [start["execution_id"]]
 
+    def test_time_that_is_up_during_the_start_is_an_unknown_fate_on_record(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """execution_timeout cuts the POST off: ledger and log say so, and the next try starts nothing."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        remote.order("start", "hold", seconds=1.5)
+        store = Store()
+        with pytest.raises(AirflowTaskTimeout), execution_timeout():
+            step(correlation_parameter="reference").execute(context(store))
+        entry = TaskStateLedger(store).read(identity.step_key(context()["ti"]))
+        assert entry is not None
+        assert (entry.state, entry.reason) == (State.UNKNOWN, "AirflowTaskTimeout")
+        assert "was ended by its execution_timeout and may or may not have started an execution" in caplog.text
+        assert f"Look for reference = {entry.correlation_id} among the executions' parameters" in caplog.text
+        assert "tl ledger adopt" in caplog.text
+        error = refused(context(store), correlation_parameter="reference")
+        assert isinstance(error, StartOutcomeUnknown)
+        assert len(remote.starts()) <= 1
+
+    def test_time_that_is_up_before_the_start_leaves_no_doubt(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where only the case of a legacy start was under way, the log says so and the next try starts."""
+        connect(monkeypatch, remote.url, "transactionlink-legacy")
+        remote.order("cases", "hold", seconds=1.5)
+        store, arguments = Store(), {"service_options": LEGACY_OPTIONS}
+        with pytest.raises(AirflowTaskTimeout), execution_timeout():
+            step(**arguments).execute(context(store))
+        assert "was up before the start of step" in caplog.text
+        assert step(**arguments).execute(context(store))["status"] == "SUCCEEDED"
+        assert len(remote.starts()) == 1
+
+    def test_time_that_is_up_during_an_unrecorded_start_is_said(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """With durable=False only the log can tell that something may run."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        remote.order("start", "hold", seconds=1.5)
+        with pytest.raises(AirflowTaskTimeout), execution_timeout():
+            step(durable=False).execute(context())
+        assert "may or may not have started an execution" in caplog.text
+
     @pytest.mark.parametrize("expression", ["to_string(@)", "join(',', values(@))", "[0] || to_string ( @ )"])
     def test_whole_result_does_not_leave_as_a_text(
         self, monkeypatch: pytest.MonkeyPatch, remote: Remote, expression: str
@@ -304,6 +354,18 @@ class TestStops:
 
 
 class TestKey:
+    def test_time_that_is_up_during_a_start_names_the_command(
+        self, remote: Remote, ledger: SqlLedger, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """In a ledger that others share the intent may be another process's, so it is left to tell for itself."""
+        remote.order("start", "hold", seconds=1.5)
+        with pytest.raises(AirflowTaskTimeout), execution_timeout():
+            step(key=KEY, service_options=B3OS_OPTIONS).execute(context())
+        entry = ledger.read(KEY)
+        assert entry is not None
+        assert entry.state is State.INTENT
+        assert f"tl ledger show {KEY}" in caplog.text
+
     @pytest.fixture(autouse=True)
     def ledger(self, monkeypatch: pytest.MonkeyPatch, remote: Remote, tmp_path: Path) -> SqlLedger:
         """The ledger of the connection, a file that does not exist yet."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from airflow_provider.events import Ending, WaitEvent
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, reported
 from airflow_provider.hooks import TransactionlinkHook, client_arguments
 from airflow_provider.redaction import Withheld
+from airflow_provider.versions import AirflowException, AirflowFailException
 from tl_orchestration import Client, errors
 from tl_orchestration.errors import InvalidAnswer, InvalidSettings, TransactionlinkError
 from tl_orchestration.status import Status

@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from airflow_provider import shared_clients, triggers
 from airflow_provider.events import Ending
 from airflow_provider.triggers import TransactionlinkExecutionTrigger
-from tl_orchestration import Client, OrganizationToken, RunRequest
+from tl_orchestration import Client, OrganizationToken, Pacing, Patience, RunRequest
+from tl_orchestration.pacing import SAFETY_NET
 from tl_orchestration.sandbox import SandboxServer
+from tl_orchestration.webhooks.inbox import Arrival, Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +126,59 @@ def test_many_triggers_share_one_client(service: SandboxServer, monkeypatch: pyt
 
     assert [event["ending"] for event in said] == [Ending.ENDED] * 50
     assert looked_up == ["kyc"]
+
+
+def patience_of(monkeypatch: pytest.MonkeyPatch, chosen: TransactionlinkExecutionTrigger) -> Patience:
+    """How patiently a trigger has its client wait."""
+    seen: list[Patience] = []
+
+    async def noted(_: TransactionlinkExecutionTrigger, patience: Patience) -> None:
+        seen.append(patience)
+
+    monkeypatch.setattr(TransactionlinkExecutionTrigger, "_wait_once", noted)
+    asyncio.run(chosen._wait())
+    return seen[0]
+
+
+def test_webhook_ends_a_wait_between_two_slow_polls(
+    monkeypatch: pytest.MonkeyPatch, service: SandboxServer, tmp_path: Path
+) -> None:
+    """The inbox that the connection names is listened to: the end is seen long before the safety net's next poll."""
+    inbox = Inbox(f"sqlite:///{tmp_path}/inbox.db")
+    connect(monkeypatch, service, extra={"inbox_url": f"sqlite:///{tmp_path}/inbox.db"})
+    with Client(OrganizationToken("tot_sandbox"), service.url) as client:
+        execution_id = client.run(RunRequest("kyc-slow")).id
+
+    async def main() -> Any:
+        waiting = asyncio.create_task(events(trigger(execution_id, poll_interval=None)))
+        await asyncio.sleep(1.5)
+        async with httpx.AsyncClient(base_url=service.url, trust_env=False) as sandbox:
+            await sandbox.post(f"/_sandbox/executions/{execution_id}", json={"status": "COMPLETED"})
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        await asyncio.to_thread(inbox.put, [Arrival("transactionlink", execution_id, "", "d", time.time())])
+        return await waiting
+
+    (said,) = asyncio.run(main())
+    assert said["ending"] == Ending.ENDED
+
+
+def test_inbox_that_cannot_be_used_is_said_once_and_polls_go_on(
+    monkeypatch: pytest.MonkeyPatch, service: SandboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if there were none."""
+    connect(monkeypatch, service, extra={"inbox_url": "mysql://nowhere/inbox"})
+    (said,) = asyncio.run(events(trigger(started(service), poll_interval=None)))
+    assert said["ending"] == Ending.ENDED
+    assert caplog.text.count("polled without the inbox of webhooks") == 1
+
+
+def test_interval_of_the_task_holds_with_webhooks_too(monkeypatch: pytest.MonkeyPatch, service: SandboxServer) -> None:
+    """A fixed interval is the author's word; else the safety net is the core's, or what airflow.cfg says."""
+    connect(monkeypatch, service)
+    assert patience_of(monkeypatch, trigger("e1", poll_interval=7.0)).safety_net == Pacing.every(7.0)
+    assert patience_of(monkeypatch, trigger("e1", poll_interval=None)).safety_net == SAFETY_NET
+    monkeypatch.setenv("AIRFLOW__TRANSACTIONLINK__SAFETY_NET", "45")
+    assert patience_of(monkeypatch, trigger("e1", poll_interval=None)).safety_net == Pacing.every(45.0)
+    monkeypatch.setenv("AIRFLOW__TRANSACTIONLINK__SAFETY_NET", "soon")
+    assert patience_of(monkeypatch, trigger("e1", poll_interval=None)).safety_net == SAFETY_NET

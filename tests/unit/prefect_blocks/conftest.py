@@ -7,7 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from prefect.events.clients import NullEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.logging import disable_run_logger
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.unit.prefect_blocks.prefect_server import PrefectServer
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +23,14 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("TRANSACTIONLINK_ALLOWED_HOSTS", raising=False)
     with disable_run_logger():
         yield
+
+
+@pytest.fixture
+def prefect_server() -> Iterator[PrefectServer]:
+    """
+    A server that knows the flow runs which the test tells it, and takes no events.
+    """
+    EventsWorker.set_client_override(NullEventsClient)
+    with PrefectServer() as server, temporary_settings({PREFECT_API_URL: server.url}):
+        yield server
+    EventsWorker.set_client_override(None)

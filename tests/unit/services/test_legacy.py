@@ -85,6 +85,11 @@ class TestVersion:
         execution = run(run_request(options=ABOUT_CASE, parameters={})).reply(response(200, answer())).returned
         assert (execution.handle.api_version, execution.handle.service) == (1, "transactionlink-legacy")
 
+    def test_execution_that_was_not_asked_about_has_it(self) -> None:
+        """A retry that gets no answer still knows in which version to ask."""
+        service = SERVICE.for_request(run_request(options=ABOUT_CASE, parameters={}))
+        assert handle(api_version=1, owned=False, service="transactionlink-legacy") == service.handle_of(EXECUTION_ID)
+
     def test_chosen_accept_stays(self) -> None:
         """An Accept header of the caller's own is sent for every version (contract C2)."""
         service = Legacy.configured(WorkspaceKey("k", "s"), Settings(accept="application/json"), lambda: NOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tests.webhooks import KEY, KID, OTHER_KID, STRANGER, pem_of
-from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused
+from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused, WebhookUndecided
 from tl_orchestration.webhooks import keys
 from tl_orchestration.webhooks.keys import ABSENT, LIFETIME, RETRY, STALE, FetchedKeys, PinnedKeys
 from tl_orchestration.webhooks.public_key import fingerprint, pem, read_key
@@ -27,7 +28,7 @@ class Service:
     """The service's side, and time."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1_000_000.0
         self.keys: dict[str, RSAPublicKey] = {KID: PUBLIC}
         self.failure: Exception | None = None
         self.asked: list[tuple[float, str]] = []
@@ -58,6 +59,14 @@ def refused(future: Future[RSAPublicKey]) -> bool:
     return isinstance(future.exception(10), WebhookRefused)
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Return when the condition holds."""
+    ends = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < ends, "it never came to that"
+        time.sleep(0.01)
+
+
 class TestFetched:
     def test_asks_once(self, fetched: FetchedKeys, service: Service) -> None:
         """A key is fetched at its first use and not again within its lifetime."""
@@ -65,7 +74,7 @@ class TestFetched:
             assert fetched.lookup(KID).result(10) == PUBLIC
         service.now += LIFETIME - 1
         assert fetched.lookup(KID).result(10) == PUBLIC
-        assert service.asked == [(1000.0, KID)]
+        assert service.asked == [(1_000_000.0, KID)]
         service.now += 2
         assert fetched.lookup(KID).result(10) == PUBLIC
         assert len(service.asked) == 2
@@ -101,10 +110,37 @@ class TestFetched:
     def test_memory_is_bounded(self, fetched: FetchedKeys, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         """Names without a key are remembered up to a bound, the latest ones."""
         monkeypatch.setattr(keys, "MOST", 10)
-        for _ in range(50):
+        monkeypatch.setattr(keys, "ABSENT", 3600.0)
+        kids = [str(uuid.uuid4()) for _ in range(50)]
+        for kid in kids:
             service.now += 61
-            assert refused(fetched.lookup(str(uuid.uuid4())))
-        assert len(fetched._absent) == 10
+            assert refused(fetched.lookup(kid))
+        assert list(fetched._absent) == kids[-10:]
+        service.now += 61
+        service.asked.clear()
+        for kid in (kids[-1], kids[0]):
+            assert refused(fetched.lookup(kid))
+        assert [kid for _, kid in service.asked] == [kids[0]]
+
+    def test_known_key_does_not_wait_for_strangers(self, fetched: FetchedKeys, service: Service) -> None:
+        """While the service takes its time over keys that it does not have, a known one is asked for again."""
+        assert fetched.lookup(KID).result(10) == PUBLIC
+        service.now += LIFETIME + 1
+        answer, strangers = threading.Event(), {str(uuid.uuid4()) for _ in range(2)}
+
+        def held() -> None:
+            if service.asked[-1][1] in strangers:
+                answer.wait(20)
+
+        service.before_answer = held
+        waiting = [fetched.lookup(kid) for kid in strangers]
+        try:
+            until(lambda: len(service.asked) == 3)
+            assert fetched.lookup(KID).result(10) == PUBLIC
+            assert not any(future.done() for future in waiting)
+        finally:
+            answer.set()
+        assert all(refused(future) for future in waiting)
 
     @pytest.mark.parametrize("kid", ["x", "..", "A" * 36, f"{KID}x", "{" + KID + "}", KID.replace("-", "")])
     def test_only_uuids_are_asked_for(self, fetched: FetchedKeys, service: Service, kid: str) -> None:
@@ -114,8 +150,8 @@ class TestFetched:
 
     def test_absent_key_is_remembered(self, fetched: FetchedKeys, service: Service) -> None:
         """A key that the service does not have is not asked for again at once, and is later."""
-        assert refused(fetched.lookup(OTHER_KID))
-        assert refused(fetched.lookup(OTHER_KID))
+        for _ in range(2):
+            assert type(fetched.lookup(OTHER_KID).exception(10)) is WebhookRefused
         assert len(service.asked) == 1
         service.now += ABSENT + 1
         service.keys[OTHER_KID] = PUBLIC
@@ -152,6 +188,10 @@ class TestFetched:
         assert len(service.asked) == 3
         service.now += STALE
         assert refused(fetched.lookup(KID))
+        service.asked.clear()
+        for _ in range(10):
+            assert refused(fetched.lookup(KID))  # it has become one of those that we do not have
+        assert len(service.asked) == 2
 
     @pytest.mark.parametrize("failure", [NoAnswer("down", sent=True), RuntimeError("a bug")])
     def test_failure_is_a_refusal(
@@ -160,7 +200,7 @@ class TestFetched:
         """An unknown key that cannot be fetched is refused, without the kid in the log; a minute later it may work."""
         service.failure = failure
         with caplog.at_level(logging.DEBUG):
-            assert refused(fetched.lookup(KID))
+            assert isinstance(fetched.lookup(KID).exception(10), WebhookUndecided)
         assert caplog.records
         assert KID not in caplog.text
         service.failure = None
@@ -190,6 +230,9 @@ class TestPinned:
         (tmp_path / f"{KID}.pem").write_text("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n")
         with pytest.raises(InvalidSettings, match=KID):
             PinnedKeys.in_folder(tmp_path)
+        (tmp_path / f"{KID}.pem").write_bytes(b"\xff\xfe")
+        with pytest.raises(InvalidSettings, match=KID):
+            PinnedKeys.in_folder(tmp_path)
 
 
 class TestReading:
@@ -197,6 +240,7 @@ class TestReading:
         """PEM and the bare base64 of DER are the same key; so is PEM with other line ends."""
         bare = "".join(pem_of(KEY).splitlines()[1:-1])
         assert read_key(bare.encode()) == read_key(pem_of(KEY).encode()) == PUBLIC
+        assert read_key("\r\n".join([bare[:100], bare[100:], ""]).encode()) == PUBLIC
         assert read_key(f"\r\n{pem_of(KEY)}".replace("\n", "\r\n").encode()) == PUBLIC
         assert pem(PUBLIC) == pem_of(KEY)
         assert len(fingerprint(PUBLIC)) == 64
@@ -209,6 +253,17 @@ class TestReading:
         private = KEY.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 -- that is the point
         short = weak.public_key().public_bytes(encoding, form)
-        for data in (curve, private, short, b"", b"<html>", b"\xff\xfe", b"AAAA", b"-----BEGIN"):
+        bare = "".join(pem_of(KEY).splitlines()[1:-1]).encode()
+        for data in (
+            curve,
+            private,
+            short,
+            bare[:50] + b"!" + bare[50:],
+            b"",
+            b"<html>",
+            b"\xff\xfe",
+            b"AAAA",
+            b"-----BEGIN",
+        ):
             with pytest.raises(ValueError, match=r"it is not|its size"):
                 read_key(data)

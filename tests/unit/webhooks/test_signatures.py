@@ -33,6 +33,7 @@ from tests.webhooks import (
 )
 from tl_orchestration.errors import InvalidSettings, WebhookRefused
 from tl_orchestration.secret import Secret
+from tl_orchestration.webhooks.envelope import LONGEST, read_envelope
 from tl_orchestration.webhooks.keys import FetchedKeys, PinnedKeys
 from tl_orchestration.webhooks.signatures import Delivery, HmacVerifier, JwsVerifier
 
@@ -266,6 +267,30 @@ def test_unencoded_payload_is_taken_where_it_is_allowed() -> None:
             verify(delivery(unencoded(header)), allow_unencoded=True)
     with pytest.raises(WebhookRefused):
         verify(delivery(unencoded(UNENCODED), body=BODY + b" "), allow_unencoded=True)
+
+
+@pytest.mark.parametrize(
+    "kid",
+    ["", ".", "..", "...", "a" * 65, "a b", "a/b", "a%2fb", "a\n", "\n", "ä", "a?b", "a#b", "a@b", "a\\b", 7, None],
+)
+def test_name_of_a_key_is_refused_before_it_is_looked_up(kid: object) -> None:
+    """Whatever holds the keys, it is asked only for names that are safe in a path, in a file's name and in a log."""
+    with pytest.raises(WebhookRefused, match="names no usable key"):
+        read_envelope(with_header(kid=kid), allow_unencoded=False)
+
+
+@pytest.mark.parametrize("kid", ["a", "a" * 64, "A.b_c-9", KID])
+def test_usable_names(kid: str) -> None:
+    """Letters, digits, dots, dashes and underscores, up to 64 of them."""
+    assert read_envelope(with_header(kid=kid), allow_unencoded=False).kid == kid
+
+
+def test_longest_header() -> None:
+    """At the bound a header is read, one letter above it is not."""
+    padding = next(size for size in range(4000, 8000) if len(with_header(x="y" * size)) == LONGEST)
+    assert read_envelope(with_header(x="y" * padding), allow_unencoded=False).kid == KID
+    with pytest.raises(WebhookRefused, match="too long"):
+        read_envelope(with_header(x="y" * (padding + 1)), allow_unencoded=False)
 
 
 @given(st.text(max_size=200), st.binary(max_size=50))

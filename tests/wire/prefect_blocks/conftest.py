@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
@@ -38,6 +40,7 @@ def _prefect() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for service in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"):
             patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")  # nothing here has a deployment
+        patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.1")
         with prefect_test_harness(server_startup_timeout=120):
             yield
 
@@ -58,18 +61,37 @@ def sandbox(_prefect: None, _operator: Remote) -> TransactionlinkCredentials:
     return load_block(TransactionlinkCredentials, "sandbox")
 
 
+@pytest.fixture(scope="session")
+def _saved(sandbox: TransactionlinkCredentials) -> Callable[[TransactionlinkWorkflow], None]:
+    """
+    Saves workflow blocks as ``kyc``. Prefect takes a second to make the document of a block: it is made once.
+    """
+    first = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id="kyc-approve")
+    document_id: Any = first.save("kyc", overwrite=True)
+    with get_client(sync_client=True) as client:
+        data = client.read_block_document(document_id).data
+
+    def save(block: TransactionlinkWorkflow) -> None:
+        fields = {name: getattr(block, name) for name in type(block).model_fields if name != "credentials"}
+        document = BlockDocumentUpdate(data=data | fields, merge_existing_data=False)
+        with get_client(sync_client=True) as client:
+            client.update_block_document(document_id, document)
+
+    return save
+
+
 @pytest.fixture
-def workflow(remote: Remote, sandbox: TransactionlinkCredentials) -> MakeWorkflow:
+def workflow(
+    remote: Remote, sandbox: TransactionlinkCredentials, _saved: Callable[[TransactionlinkWorkflow], None]
+) -> MakeWorkflow:
     """
     Makes workflow blocks for the sandbox, saved as ``kyc`` with credentials that are saved as ``sandbox``.
     """
 
     def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
         remote.define(definition, **({} if definition == "kyc-slow" else {"duration": 0.05}))
-        block = TransactionlinkWorkflow(
-            credentials=sandbox, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
-        )
-        block.save("kyc", overwrite=True)
+        settings: dict[str, Any] = {"poll_interval": 0.05, **fields}
+        _saved(TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id=definition, **settings))
         return load_block(TransactionlinkWorkflow, "kyc")
 
     return make

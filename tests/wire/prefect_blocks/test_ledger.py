@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect_blocks.ledger import FlowRunInputLedger, recorded
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow
-from tl_orchestration.errors import LedgerError
+from tl_orchestration.errors import LedgerError, RequestChanged
 from tl_orchestration.ledger import Event, Ledger, State
 from tl_orchestration.ledger.conformance import LedgerConformance
 
@@ -119,12 +119,47 @@ def test_steps_of_a_flow_run_are_listed(flow_run_id: UUID) -> None:
     }
 
 
-def test_services_do_not_share_keys(flow_run_id: UUID) -> None:
-    """The same key at another service, host or workspace is another step."""
+def test_key_is_one_step_wherever_its_credentials_lead_to(flow_run_id: UUID) -> None:
+    """What was started at another service, host or workspace is neither taken for nothing nor for this one's."""
     ledger = FlowRunInputLedger(flow_run_id)
-    ledger.for_namespace("one").claim("shared", _intent(), None)
+    elsewhere = ledger.for_namespace("service@one")
+    elsewhere.claim("shared", _intent(), None)
 
-    assert ledger.for_namespace("other").read("shared") is None
+    with pytest.raises(RequestChanged, match=r"an execution at service@one, .* lead to service@other/w"):
+        ledger.for_namespace("service@other/w").read("shared")
+    elsewhere.append("shared", Event(state=State.STARTED, at=2.0, execution_id="e-1"))
+    with pytest.raises(RequestChanged, match="e-1 at service@one") as caught:
+        ledger.for_namespace("service@other/w").read("shared")
+    assert (caught.value.execution_id, caught.value.retryable) == ("e-1", False)
+
+
+def test_refused_start_elsewhere_stands_in_nobodys_way(flow_run_id: UUID) -> None:
+    """Credentials that were wrong can be mended; what was made at the wrong place is not used at the right one."""
+    ledger = FlowRunInputLedger(flow_run_id, counted=True)
+    wrong, right = ledger.for_namespace("service@wrong"), ledger.for_namespace("service@right")
+    wrong.claim("mended", Event(state=State.INTENT, at=1.0, progress={"case_id": "c-1"}), None)
+    wrong.append("mended", Event(state=State.REJECTED, at=2.0))
+
+    found = right.read("mended")
+
+    assert found is not None
+    assert (found.state, dict(found.progress)) == (State.REJECTED, {})
+    right.claim("mended", _intent(3.0), found)
+    assert right.read("mended") is not None
+    (step,) = [one for one in recorded(flow_run_id) if one.step == "mended"]
+    assert (step.namespace, step.counted) == ("service@right", True)
+
+
+def test_whoever_adds_to_a_step_leaves_it_where_it_belongs(flow_run_id: UUID) -> None:
+    """What credentials that were edited since add is recorded, and the step keeps its place and the kind of its key."""
+    FlowRunInputLedger(flow_run_id, counted=True).for_namespace("service@one").claim("kept#1", _intent(), None)
+    FlowRunInputLedger(flow_run_id).for_namespace("service@other").append(
+        "kept#1", Event(state=State.STARTED, at=2.0, execution_id="e-1")
+    )
+
+    (step,) = [one for one in recorded(flow_run_id) if one.step == "kept#1"]
+
+    assert (step.namespace, step.counted, step.entry.execution_id) == ("service@one", True, "e-1")
 
 
 def test_own_write_whose_answer_was_lost_is_not_anothers(flow_run_id: UUID) -> None:

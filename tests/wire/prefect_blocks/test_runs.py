@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, get_client, runtime, task
@@ -22,12 +23,21 @@ from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
 from prefect_blocks.cancelling import cancel_executions_of
-from prefect_blocks.ledger import recorded
+from prefect_blocks.ledger import FlowRunInputLedger, recorded
+from prefect_blocks.notes import NotingLedger, kept
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
-from tl_orchestration.errors import ExecutionFailed, ResultNotReady, ResultShapeChanged, WaitTimeout
-from tl_orchestration.ledger import State
+from tl_orchestration import RunRequest
+from tl_orchestration.errors import (
+    ExecutionFailed,
+    InvalidRequest,
+    LedgerError,
+    ResultNotReady,
+    ResultShapeChanged,
+    WaitTimeout,
+)
+from tl_orchestration.ledger import Event, State
 
 Wait = Callable[[TransactionlinkWorkflowRun], Any]
 
@@ -288,36 +298,42 @@ def test_rotated_token_is_read_from_its_block(remote: Remote, workflow: MakeWork
         assert client.poll(block.trigger().execution_id).raw_status
 
 
-def test_business_key_is_found_from_another_flow_run(remote: Remote, workflow: MakeWorkflow, tmp_path: Any) -> None:
+@pytest.fixture
+def keyed(remote: Remote, tmp_path: Path, sandbox: TransactionlinkCredentials) -> MakeWorkflow:
+    """
+    Makes workflow blocks whose credentials, saved as ``keyed``, name a SQL ledger.
+    """
+    credentials_for(remote, ledger_url=f"sqlite:///{tmp_path}/ledger.db").save("keyed", overwrite=True)
+    credentials = load_block(TransactionlinkCredentials, "keyed")
+
+    def make(definition: str = "kyc-approve", **fields: Any) -> TransactionlinkWorkflow:
+        return TransactionlinkWorkflow(
+            credentials=credentials, workflow_definition_id=definition, **{"poll_interval": 0.05, **fields}
+        )
+
+    return make
+
+
+def test_business_key_is_found_from_another_flow_run(remote: Remote, keyed: MakeWorkflow) -> None:
     """A key names one execution over all flow runs, in the SQL ledger of the credentials."""
-    block = workflow()
-    credentials = credentials_for(remote, ledger_url=f"sqlite:///{tmp_path}/ledger.db")
-    keyed = TransactionlinkWorkflow(
-        credentials=credentials, workflow_definition_id=block.workflow_definition_id, poll_interval=0.1
-    )
+    block = keyed()
 
     @flow
     def onboard() -> str:
-        return keyed.trigger(key="customer-7").execution_id
+        return block.trigger(key="customer-7").execution_id
 
     assert onboard() == onboard()
     assert len(remote.starts()) == 1
 
 
-def test_only_the_flow_run_that_started_a_key_cancels_it(remote: Remote, workflow: MakeWorkflow, tmp_path: Any) -> None:
+def test_only_the_flow_run_that_started_a_key_cancels_it(remote: Remote, keyed: MakeWorkflow) -> None:
     """The hook finds what was started with a key; a flow run that has found it there leaves it alone."""
-    workflow("kyc-slow")
-    credentials_for(remote, ledger_url=f"sqlite:///{tmp_path}/ledger.db").save("keyed", overwrite=True)
-    keyed = TransactionlinkWorkflow(
-        credentials=load_block(TransactionlinkCredentials, "keyed"),
-        workflow_definition_id="kyc-slow",
-        poll_interval=0.1,
-    )
+    block = keyed("kyc-slow")
     owners: list[tuple[str, bool]] = []
 
     @flow(retries=1)
     def onboard() -> None:
-        owners.append((str(runtime.flow_run.id), keyed.trigger(key="customer-7").owned))
+        owners.append((str(runtime.flow_run.id), block.trigger(key="customer-7").owned))
         if len(owners) == 1:
             raise RuntimeError("the flow fails once")
 
@@ -330,3 +346,76 @@ def test_only_the_flow_run_that_started_a_key_cancels_it(remote: Remote, workflo
     (outcome,) = cancel_executions_of(UUID(owners[0][0]))
     assert (outcome.step, outcome.what) == ("customer-7", "cancelled")
     assert len(remote.cancels()) == 1
+
+
+def test_suspect_is_cancelled_with_its_step(remote: Remote, workflow: MakeWorkflow) -> None:
+    """After a restart that followed a start of unknown fate, both executions are ended, where both ids are known."""
+    block = workflow("kyc-slow")
+    suspect, own = (block.trigger().execution_id for _ in range(2))
+    here: list[UUID] = []
+
+    @flow
+    def steps() -> None:
+        here.append(UUID(str(runtime.flow_run.id)))
+
+    steps()
+    ledger = FlowRunInputLedger(here[0], credentials="sandbox").for_namespace("transactionlink@" + remote.url[7:])
+    entry = ledger.claim("kyc", Event(state=State.INTENT, at=1.0), None)
+    entry = ledger.append("kyc", Event(state=State.UNKNOWN, at=2.0, execution_id=suspect))
+    ledger.claim("kyc", Event(state=State.INTENT, at=3.0), entry)
+    ledger.append("kyc", Event(state=State.STARTED, at=4.0, execution_id=own))
+
+    outcomes = cancel_executions_of(here[0])
+
+    assert [(outcome.execution_id, outcome.what) for outcome in outcomes] == [
+        (own, "cancelled"),
+        (suspect, "cancelled"),
+    ]
+    assert {cancel["execution_id"] for cancel in remote.cancels()} == {suspect, own}
+    (step,) = recorded(here[0])
+    assert step.entry.cancel_requested
+
+
+def test_note_of_another_start_cancels_nothing(remote: Remote, keyed: MakeWorkflow) -> None:
+    """A flow run that has meant to start what somebody else then started does not take it for its own."""
+    block = keyed("kyc-slow")
+    here: list[UUID] = []
+
+    @flow
+    def loses() -> None:
+        here.append(UUID(str(runtime.flow_run.id)))
+        ledger = NotingLedger(
+            block.credentials.sql_ledger(), here[0], credentials="keyed", on_cancel="cancel"
+        ).for_namespace("transactionlink@" + remote.url[7:])
+        started = ledger.read("customer-8")
+        with pytest.raises(LedgerError, match="claimed"):
+            ledger.claim("customer-8", Event(state=State.INTENT, at=1.0), None)
+        assert started is not None
+
+    @flow
+    def wins() -> None:
+        block.trigger(key="customer-8")
+
+    wins()
+    loses()
+
+    assert len(kept(here[0])) == 1
+    assert cancel_executions_of(here[0]) == []
+    assert remote.cancels() == []
+
+
+def test_note_that_prefect_does_not_take_starts_nothing(remote: Remote, keyed: MakeWorkflow) -> None:
+    """An execution that nobody could cancel is not started: the error is one that a retry may mend."""
+    block = keyed()
+    ledger = NotingLedger(block.credentials.sql_ledger(), uuid4(), credentials="keyed", on_cancel="cancel")
+
+    with block.credentials.get_client(ledger=ledger) as client, pytest.raises(LedgerError, match="Nothing was sent"):
+        client.run(RunRequest("kyc-approve"), key="customer-9")
+    assert remote.starts() == []
+
+
+def test_unknown_argument_is_refused(remote: Remote, workflow: MakeWorkflow) -> None:
+    """A misspelt argument starts nothing."""
+    with pytest.raises(InvalidRequest, match="'stepkey'"):
+        workflow().trigger(stepkey="kyc")  # type: ignore[call-arg]
+    assert remote.starts() == []

@@ -8,11 +8,21 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect import flow, get_client, runtime
 
-from prefect_blocks import TransactionlinkWorkflow, arun_workflow, clients, run_workflow, showing, wait_for_executions
+from prefect_blocks import (
+    TransactionlinkWorkflow,
+    arun_workflow,
+    await_for_all,
+    clients,
+    run_workflow,
+    showing,
+    wait_for_all,
+    wait_for_executions,
+)
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
@@ -32,6 +42,18 @@ def events_about(resource: str, count: int) -> list[dict[str, Any]]:
                 return found
             assert time.monotonic() < ends, f"{len(found)} of {count} events"
             time.sleep(0.2)
+
+
+def label_of(flow_run_id: str, name: str) -> Any:
+    """
+    A label of a flow run; it is there a moment after the start.
+    """
+    ends = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while name not in (labels := client.read_flow_run(UUID(flow_run_id)).labels):
+            assert time.monotonic() < ends, f"no label {name}"
+            time.sleep(0.05)
+    return labels[name]
 
 
 def artifacts(flow_run_id: str) -> list[dict[str, Any]]:
@@ -66,9 +88,7 @@ def test_execution_is_seen_in_its_flow_run(remote: Remote, workflow: MakeWorkflo
     ]
     related = {each["prefect.resource.id"] for event in found for each in event["related"]}
     assert f"prefect.flow-run.{seen[0]}" in related
-    with get_client(sync_client=True) as client:
-        labels = client.read_flow_run(seen[0]).labels  # type: ignore[arg-type]  # text is taken as well
-    assert labels["transactionlink.execution.kyc-approve#1"] == identifier
+    assert label_of(seen[0], "transactionlink.execution.kyc-approve#1") == identifier
     assert {artifact["data"] for artifact in artifacts(seen[0])} == {
         f"[Execution {identifier}](https://kyc.example/runs/{identifier})"
     }
@@ -91,6 +111,31 @@ def test_many_executions_have_progress_and_a_summary(remote: Remote, workflow: M
     assert found["progress"] == 100.0
     assert "| SUCCEEDED | 3 |" in found["markdown"]
     assert all(each in found["markdown"] for each in ids)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_waiting_for_all_has_one_progress_artifact(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """A flow that waits again for the same executions, as after a suspension, goes on with the artifact."""
+    block = workflow()
+    seen: list[str] = []
+
+    @flow
+    def waits() -> None:
+        seen.append(str(runtime.flow_run.id))
+        runs = [block.trigger() for _ in range(3)]
+        assert [execution.id for execution in wait_for_all(runs)] == [run.execution_id for run in runs]
+        wait_for_all(runs)
+
+    @flow
+    async def awaits() -> None:
+        seen.append(str(runtime.flow_run.id))
+        runs = [await block.atrigger() for _ in range(3)]
+        assert [execution.id for execution in await await_for_all(runs)] == [run.execution_id for run in runs]
+        await await_for_all(runs)
+
+    waits() if kind == "sync" else asyncio.run(awaits())
+
+    assert [(each["type"], each["data"]) for each in artifacts(seen[0])] == [("progress", 100.0)]
 
 
 def test_showing_that_fails_fails_no_step(

@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 from prefect import flow, runtime, task
 
-from prefect_blocks import TransactionlinkWorkflow, arun_workflow, run_workflow, verdicts
+from prefect_blocks import (
+    TransactionlinkCredentials,
+    TransactionlinkWorkflow,
+    arun_workflow,
+    run_workflow,
+    verdicts,
+)
 from prefect_blocks.versions import load_block
+from tests.builders import WORKSPACE_ID
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow
 from tl_orchestration.errors import InvalidRequest, RequestChanged, StartOutcomeUnknown
@@ -179,6 +186,187 @@ def test_changed_request_is_refused(remote: Remote, workflow: MakeWorkflow) -> N
 
     with pytest.raises(RequestChanged):
         step()
+    assert len(remote.starts()) == 1
+
+
+def test_changed_request_names_a_way_out_of_a_flow(remote: Remote, workflow: MakeWorkflow) -> None:
+    """A parameter that is new on each pass, such as a time, is refused in words that fit a flow."""
+    block = workflow()
+    passes: list[int] = []
+
+    @flow(retries=1)
+    def timed() -> None:
+        passes.append(len(passes))
+        block.trigger({"requestedAt": len(passes)})
+        raise RuntimeError("the flow fails")
+
+    with pytest.raises(RequestChanged, match=r"each pass must ask for the same: .* persisted, .* another step_key"):
+        timed()
+    assert len(remote.starts()) == 1
+
+
+def test_block_that_names_another_definition_meanwhile_starts_nothing_beside(
+    remote: Remote, workflow: MakeWorkflow, sandbox: TransactionlinkCredentials
+) -> None:
+    """The execution of the former definition would be left to nobody; with a step key a second start is meant."""
+    workflow()
+    remote.define("kyc-reject", duration=0.05)
+    edited = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id="kyc-reject", poll_interval=0.05)
+    started: list[str] = []
+    refused: list[RequestChanged] = []
+
+    @flow(retries=2)
+    def step() -> None:
+        block = edited if started else _load()
+        try:
+            started.append(block.trigger(step_key="new" if refused else None).execution_id)
+        except RequestChanged as error:
+            refused.append(error)
+            raise
+        if not refused:
+            raise RuntimeError("the flow fails once")
+
+    step()
+
+    assert [start["definition"] for start in remote.starts()] == ["kyc-approve", "kyc-reject"]
+    assert refused[0].execution_id == started[0]
+    for words in ("kyc-approve#1", started[0], "kyc-reject#1", "Nothing was sent", "restore it", "step_key"):
+        assert words in str(refused[0])
+
+
+def test_steps_may_follow_those_of_an_earlier_pass(remote: Remote, workflow: MakeWorkflow) -> None:
+    """Calls in the same order find their steps, in a loop too, and what an earlier pass has not come to may start."""
+    workflow()
+    remote.define("kyc-reject", duration=0.05)
+    passes: list[list[str]] = []
+
+    @flow(retries=2)
+    def longer() -> None:
+        block = _load()
+        seen: list[str] = []
+        other = block.model_copy(update={"workflow_definition_id": "kyc-reject"})
+        passes.append(seen)
+        for _ in range(len(passes) + 1):
+            seen.append(block.trigger().execution_id)
+        if len(passes) > 1:
+            seen.append(other.trigger().execution_id)
+        if len(passes) < 2:
+            raise RuntimeError("the flow fails once")
+
+    longer()
+
+    first, second = passes
+    assert second[:2] == first
+    assert len(remote.starts()) == len(set(second)) == 4
+
+
+def test_refused_start_keeps_no_place(
+    remote: Remote, workflow: MakeWorkflow, sandbox: TransactionlinkCredentials
+) -> None:
+    """A block that named a definition that there is not can be mended before the retry."""
+    workflow()
+    names = ["no-such-definition", "kyc-approve"]
+
+    @flow(retries=1)
+    def mended() -> str:
+        block = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id=names.pop(0), poll_interval=0.05)
+        return block.trigger().execution_id
+
+    assert mended() == remote.starts()[0]["execution_id"]
+
+
+def test_failed_one_makes_room_where_it_may_be_started_anew(
+    remote: Remote, workflow: MakeWorkflow, sandbox: TransactionlinkCredentials
+) -> None:
+    """With retry_failed, a definition that has failed can be replaced by another; without, its step stays."""
+    workflow("kyc-fail")
+    remote.define("kyc-reject", duration=0.05)
+
+    def replaced(*, retry_failed: bool) -> str:
+        names = ["kyc-fail", "kyc-reject"]
+
+        @flow(retries=1)
+        def step() -> str:
+            block = TransactionlinkWorkflow(
+                credentials=sandbox,
+                workflow_definition_id=names.pop(0),
+                poll_interval=0.05,
+                retry_failed=retry_failed,
+            )
+            run = block.trigger()
+            run.wait_for_completion()
+            return run.execution_id
+
+        return step()
+
+    assert replaced(retry_failed=True) == remote.starts()[1]["execution_id"]
+    with pytest.raises(RequestChanged):
+        replaced(retry_failed=False)
+    assert len(remote.starts()) == 3
+
+
+def test_task_that_may_be_skipped_needs_a_step_key(remote: Remote, workflow: MakeWorkflow) -> None:
+    """Where Prefect takes a persisted result instead of running the task, the calls after it would be counted wrong."""
+    block = workflow()
+
+    @task(persist_result=True)
+    def check() -> None:
+        block.trigger()
+
+    @flow
+    def step() -> None:
+        check()
+
+    with pytest.raises(InvalidRequest, match="whose result Prefect persists"):
+        step()
+    assert remote.starts() == []
+
+
+@pytest.mark.parametrize("key", [None, "kyc"])
+def test_edited_credentials_start_nothing_beside(
+    remote: Remote, workflow: MakeWorkflow, sandbox: TransactionlinkCredentials, key: str | None
+) -> None:
+    """A workspace that is added between two passes, or another host, is told, and the step is not started there."""
+    block = workflow()
+    elsewhere = sandbox.model_copy(update={"workspace_id": WORKSPACE_ID})
+    edited = block.model_copy(update={"credentials": elsewhere})
+    refused: list[RequestChanged] = []
+
+    @flow(retries=1)
+    def step() -> None:
+        try:
+            (edited if remote.starts() else block).trigger(step_key=key)
+        except RequestChanged as error:
+            refused.append(error)
+            raise
+        raise RuntimeError("the flow fails")
+
+    with pytest.raises(RequestChanged, match=f"lead to transactionlink@.*/{WORKSPACE_ID}"):
+        step()
+    assert remote.count("POST /workflows") == 1
+    assert refused[0].execution_id == remote.starts()[0]["execution_id"]
+
+
+@pytest.mark.parametrize(("status", "times"), [(503, 5), (401, 3)])
+def test_wake_up_without_an_answer_goes_on_with_the_wait(
+    remote: Remote, workflow: MakeWorkflow, status: int, times: int
+) -> None:
+    """A pass that cannot ask about its execution waits for it nevertheless, for as long as a wait's budget lasts."""
+    block = workflow()
+    passes: list[str] = []
+
+    @flow(retries=1)
+    def step() -> None:
+        run = block.trigger()
+        passes.append(run.execution_id)
+        if len(passes) == 1:
+            remote.order("poll", "status", status=status, times=times)
+            raise RuntimeError("the flow fails once")
+        assert run.wait_for_completion().id == run.execution_id
+
+    step()
+
+    assert passes[0] == passes[1]
     assert len(remote.starts()) == 1
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from prefect import flow, get_client, task
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+from pydantic import SecretStr
 
 from prefect_blocks import (
+    TransactionlinkCredentials,
     TransactionlinkWorkflow,
     acancel_execution,
     aget_result,
@@ -23,6 +25,7 @@ from prefect_blocks import (
     await_for_executions,
     cancel_execution,
     get_result,
+    load_result,
     run_workflow,
     wait_for_execution,
     wait_for_executions,
@@ -30,8 +33,8 @@ from prefect_blocks import (
 from prefect_blocks.versions import load_block
 from tests.remote import NOBODY, TOKEN, Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
-from tl_orchestration import Execution
-from tl_orchestration.errors import AuthenticationError, ExecutionFailed, NoAnswer
+from tl_orchestration import Execution, LegacyOptions
+from tl_orchestration.errors import AuthenticationError, ExecutionFailed, InvalidRequest, NoAnswer
 
 DEFINITIONS = ["kyc-approve", "kyc-fail", "kyc-slow"]
 
@@ -55,6 +58,34 @@ def test_each_task_by_block_names(remote: Remote, workflow: MakeWorkflow) -> Non
     assert said["run"]["fields"] == {"decision": "approve"}
     assert said["result"]["decision"] == "approve"
     assert said["cancel"] == {"execution_id": slow, "status": "CANCELLED", "fields": {}}
+
+
+def test_legacy_execution_about_a_case_keeps_its_version(remote: Remote) -> None:
+    """What one task returns lets the others, and load_result, ask in the version that the execution was started in."""
+    credentials = TransactionlinkCredentials(
+        service="transactionlink-legacy", key="sandbox-key", secret=SecretStr("sandbox-secret"), base_url=remote.url
+    )
+    remote.define("kyc-approve", duration=0.05)
+    block = TransactionlinkWorkflow(credentials=credentials, workflow_definition_id="kyc-approve", poll_interval=0.05)
+    said: dict[str, Any] = {}
+
+    @flow
+    def steps() -> None:
+        options = LegacyOptions(first_name="Ada", last_name="Lovelace", personal_number="38001019999")
+        said["run"] = run_workflow(block, options=options)
+        said["wait"] = wait_for_execution(said["run"], block)
+        said["many"] = wait_for_executions([said["run"]], credentials)[0]
+        said["results"] = [get_result(said[each], credentials) for each in ("run", "wait", "many")]
+        said["loaded"] = load_result(said["run"], credentials)
+
+    steps()
+
+    assert said["run"] == said["wait"]
+    assert said["run"]["api_version"] == said["many"]["api_version"] == 1
+    for result in (*said["results"], said["loaded"]):
+        assert result["partyDetails"]["personal"]["firstName"] == "Ada"
+    with pytest.raises(InvalidRequest, match="api_version"):
+        load_result({"execution_id": NOBODY, "api_version": "1"}, credentials)
 
 
 def test_each_asynchronous_twin(remote: Remote, workflow: MakeWorkflow) -> None:

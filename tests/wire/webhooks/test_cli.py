@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
 import json
 import os
 import re
@@ -13,17 +14,21 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.remote import Remote
-from tests.webhooks import BODY, ID, KEY, KID, pem_of, token
-from tests.wire.webhooks.conftest import SECRET
+from tests.webhooks import BODY, HEADER, ID, KEY, KID, pem_of, token
+from tests.wire.webhooks.conftest import SECRET, until
 from tl_orchestration.cli.commands import tl
 from tl_orchestration.cli.outcomes import SUCCESS, UNEXPECTED, USAGE
+from tl_orchestration.errors import WebhookRefused
 from tl_orchestration.sandbox import SandboxServer
+from tl_orchestration.webhooks import handed_over
+from tl_orchestration.webhooks.inbox import Inbox
 
 PATH = "/webhooks/transactionlink"
 KEY_REQUESTS = "GET /auth/webhooks/key/{kid}"
@@ -57,13 +62,26 @@ def line(body: bytes = BODY, headers: dict[str, str] | None = None) -> bytes:
     return json.dumps({"headers": headers or {}, "body_base64": base64.b64encode(body).decode()}).encode() + b"\n"
 
 
+class Counted(io.BytesIO):
+    """A stream that notes how much was asked of it at once."""
+
+    largest = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """As the base class's."""
+        assert size is not None
+        assert size > 0
+        self.largest = max(self.largest, size)
+        return super().readline(size)
+
+
 class TestIngest:
     def test_lines(self) -> None:
         """Genuine lines are taken, others are named by their number, and the exit code says that there were some."""
         good = line(headers={"JWS-Signature": token()})
         pairs = json.dumps({"headers": [["jws-signature", token(body=b"x")]], "body_base64": "eA=="}).encode()
         given = good + b"\n" + line() + b"not JSON\n" + line(BODY + b" ", {"JWS-Signature": token()}) + pairs
-        assert answer("ingest", "-", given=given) == {"taken": 2, "refused": [2, 3, 4]}
+        assert answer("ingest", "-", given=given) == {"taken": 2, "refused": [2, 3, 4], "undecided": []}
         assert run("ingest", "-", given=given).exit_code == UNEXPECTED
         assert run("ingest", "-", given=good).exit_code == SUCCESS
         hints = answer("list")["hints"]
@@ -75,6 +93,47 @@ class TestIngest:
         assert "Delivery 1 was refused: The signature does not fit the body." in result.output
         assert "eyJ" not in result.output
         assert ID not in result.output
+
+    def test_key_that_cannot_be_had(self, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a key cannot be asked for, nobody knows: said apart from what is refused, so that it comes again."""
+        monkeypatch.delenv("TRANSACTIONLINK_WEBHOOKS_KEYS")
+        given = line(headers={"JWS-Signature": token()}) + line()
+        nobody = ("--base-url", "http://127.0.0.1:1")
+        assert answer("ingest", "-", *nobody, given=given) == {"taken": 0, "refused": [2], "undecided": [1]}
+        result = run("ingest", "-", *nobody, given=given)
+        assert result.exit_code == UNEXPECTED
+        assert "Hand it over again." in result.output
+        many = b"".join(line(headers={"JWS-Signature": token({**HEADER, "kid": str(uuid4())})}) for _ in range(5))
+        found = answer("ingest", "-", "--base-url", remote.url, given=many)
+        assert (len(found["refused"]), len(found["undecided"])) == (2, 3)
+
+    def test_kept_while_the_pipe_is_open(self, folder: Path) -> None:
+        """A queue that delivers seldom: each line is in the inbox when it has come, not at the end of the pipe."""
+        command = [sys.executable, "-m", "tl_orchestration.cli", "webhooks", "ingest", "-"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+            try:
+                assert process.stdin is not None
+                process.stdin.write(line(headers={"JWS-Signature": token()}))
+                process.stdin.flush()
+                inbox = Inbox(f"sqlite:///{folder / 'inbox.db'}")
+                until(lambda: inbox.latest())
+                inbox.close()
+                assert process.poll() is None
+                process.stdin.close()
+                assert process.wait(20) == SUCCESS
+            finally:
+                process.kill()
+
+    def test_endless_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A line that is too long is never in memory as a whole, is refused, and those around it are taken."""
+        good = line(headers={"JWS-Signature": token()})
+        monkeypatch.setattr(handed_over, "LARGEST_LINE", len(good))
+        for long in (b"x" * len(good) + b"\n", b"x" * (10 * len(good)) + b"\n"):
+            given = Counted(good + long + good + b"x" * (3 * len(good)))
+            found = list(handed_over.from_lines(given))
+            assert [isinstance(one, WebhookRefused) for one in found] == [False, True, False, True]
+            assert given.largest <= len(good) + 1
 
     def test_parts(self, folder: Path) -> None:
         """A single delivery can be handed over as two files, its headers as they arrived."""

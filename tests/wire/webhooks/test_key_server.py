@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.remote import Remote
 from tests.unit.webhooks.test_signatures import ATTACKS
@@ -26,7 +30,9 @@ PEM = pem_of(KEY).encode()
 
 
 @contextmanager
-def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[bytes]]]:
+def answering(
+    *pieces: bytes, pause: float = 0.0, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[bytes]]]:
     """A server that says the same to everybody; gives its URL and the heads that came."""
     heads: list[bytes] = []
     ended = threading.Event()
@@ -40,11 +46,12 @@ def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[by
             with connection:
                 connection.settimeout(5)
                 try:
-                    heads.append(connection.recv(65536))
-                    for piece in pieces:
-                        connection.sendall(piece)
-                        if ended.wait(pause):
-                            return
+                    with nullcontext(connection) if tls is None else tls.wrap_socket(connection, True) as talk:
+                        heads.append(talk.recv(65536))
+                        for piece in pieces:
+                            talk.sendall(piece)
+                            if ended.wait(pause):
+                                return
                 except OSError:
                     continue
 
@@ -52,7 +59,7 @@ def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[by
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", heads
+            yield f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.getsockname()[1]}", heads
         finally:
             ended.set()
             listener.shutdown(socket.SHUT_RDWR)
@@ -73,6 +80,28 @@ def test_asks_the_documented_way() -> None:
     assert head.startswith(f"GET /prefix/auth/webhooks/key/{KID}?pem=true HTTP/1.1\r\n".encode())
     assert b"authorization" not in head.lower()
     assert b"cookie" not in head.lower()
+    assert b"accept-encoding: identity\r\n" in head.lower()
+
+
+def test_answer_in_pieces() -> None:
+    """An answer is read whole, however it arrives."""
+    whole = answer("200 OK", PEM)
+    with answering(whole[:-200], whole[-200:-100], whole[-100:], pause=0.1) as (url, _):
+        assert KeyServer(url).fetch(KID) == KEY.public_key()
+
+
+def test_server_must_prove_who_it_is(tmp_path: Path) -> None:
+    """Over TLS a key is taken only from a server whose certificate is by an authority that the settings name."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    for name, one in {"ours": authority, "other": stranger}.items():
+        one.cert_pem.write_to_path(str(tmp_path / name))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with answering(answer("200 OK", PEM), tls=tls) as (url, _):
+        assert KeyServer(url, Settings(ca_bundle=tmp_path / "ours")).fetch(KID) == KEY.public_key()
+        for settings in (Settings(), Settings(ca_bundle=tmp_path / "other")):
+            with pytest.raises(NoAnswer):
+                KeyServer(url, settings).fetch(KID)
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "410 Gone"])
@@ -143,7 +172,15 @@ def test_settings_of_the_core() -> None:
 
 def test_attacks_reach_one_host_at_most(fetching: Callable[[str], FetchedKeys]) -> None:
     """The whole set of attacks against a service that has the key: none is taken, and no other host hears of it."""
-    with answering(answer("200 OK", PEM)) as (url, heads), answering(answer("200 OK", PEM)) as (_, others):
+    reached: list[object] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}:
+            reached.append(arguments[:2] if event == "socket.getaddrinfo" else arguments[1])
+
+    notes = [note]
+    sys.addaudithook(lambda event, arguments: [one(event, arguments) for one in notes] and None)
+    with answering(answer("200 OK", PEM)) as (url, heads):
         verifier = JwsVerifier(fetching(url))
         verifier.begin(delivery(token())).finish()
         for name, make in ATTACKS.items():
@@ -151,7 +188,8 @@ def test_attacks_reach_one_host_at_most(fetching: Callable[[str], FetchedKeys]) 
                 continue
             with pytest.raises(WebhookRefused):
                 verifier.begin(make()).finish()
-    assert others == []
+    notes.clear()
+    assert set(reached) == {("127.0.0.1", int(url.rpartition(":")[2]))}
     assert len(heads) == 1
     assert f"/auth/webhooks/key/{KID}?pem=true".encode() in heads[0]
 

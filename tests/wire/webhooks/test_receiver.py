@@ -10,9 +10,11 @@ import logging
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -247,6 +249,28 @@ class TestRudeness:
             one.sendall(b"GET /hea")
             ended(one)
         assert http.get("/healthz").status_code == 200
+
+    def test_bodies_count_until_they_are_verified(self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a key is waited for, its bodies count among those in memory, and what is too much is turned away."""
+        monkeypatch.setattr(module, "_MOST_BODIES", 1000)
+        waiting: Future[RSAPublicKey] = Future()
+
+        class Slow:
+            def lookup(self, kid: str) -> Future[RSAPublicKey]:
+                return waiting
+
+        body = b'{"workflowId": "e1", "x": "' + b"a" * 600 + b'"}'
+        with serving(inbox, Slow()) as url, httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+            request = (
+                f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nJWS-SIGNATURE: {token(body=body)}"
+                "\r\n\r\n"
+            )
+            with connected(http) as one:
+                one.sendall(request.encode() + body)
+                until(lambda: deliver(http, body) == 503)
+                waiting.set_result(KEY.public_key())
+                assert one.recv(100).startswith(b"HTTP/1.1 204")
+            assert deliver(http, body) == 204
 
     def test_large_head(self, http: httpx.Client) -> None:
         """A head without end is refused as soon as it is too large."""

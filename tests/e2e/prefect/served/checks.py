@@ -5,9 +5,11 @@ Flows that the tests serve. Each says the pid of its process, so that a test can
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
+import prefect
 from prefect import flow, get_run_logger, runtime, suspend_flow_run, task
 from prefect.cache_policies import NO_CACHE
 
@@ -121,6 +123,25 @@ def several(block: str, count: int) -> list[str]:
     return [execution.id for execution in wait_for_all(runs)]
 
 
+@flow
+def several_blocks(blocks: list[str]) -> list[str]:
+    hello()
+    runs = [loaded(block).trigger(APPLICANT, step_key=block) for block in blocks]
+    say(f"waits for {len(runs)} executions")
+    ended = [execution.status.value for execution in wait_for_all(runs)]
+    say(f"ended as {' '.join(ended)}")
+    return ended
+
+
+@flow
+def killed_at_its_start(block: str, key: str) -> dict[str, Any]:
+    """The link comes when the start is on record, and before anything else happens."""
+    hello()
+    run = loaded(block).trigger(APPLICANT, key=key, on_link=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    say(f"goes on with {run.execution_id}, owned: {run.owned}")
+    return {"execution_id": run.execution_id}
+
+
 @task
 def busy(seconds: float) -> None:
     time.sleep(seconds)
@@ -190,3 +211,26 @@ def result_cannot_be_stored(block: str) -> str:
 def persisted(block: str) -> dict[str, Any]:
     hello()
     return run_workflow.with_options(persist_result=True)(block, APPLICANT)
+
+
+@flow
+def slow_to_suspend(block: str, seconds: float) -> dict[str, Any]:
+    """The server takes its time with the suspension, which was announced before."""
+    hello()
+    suspend = prefect.suspend_flow_run
+
+    def slowly(**how: Any) -> Any:
+        say("is about to be suspended")
+        time.sleep(seconds)
+        return suspend(**how)
+
+    prefect.suspend_flow_run = slowly  # type: ignore[assignment]
+    run = loaded(block).trigger(APPLICANT)
+    run.wait_for_completion()
+    return run.outcome()
+
+
+@flow
+def continuation(execution_id: str) -> str:
+    say(f"goes on with {execution_id}")
+    return execution_id

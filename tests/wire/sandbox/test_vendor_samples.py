@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.wire.test_sandbox import NOW, UNUSED_TLS, Sandbox, at
+from tests.wire.sandbox.users import NOW, UNUSED_TLS, Sandbox, at
 from tl_orchestration.sandbox import SandboxServer, SandboxSettings
 
 BACKGROUND = "b1f0b0a6-2f4e-4a53-9a9c-2f6a1d2b7c01"
@@ -27,7 +27,6 @@ DEFINITIONS = {
 }
 KEY = {"key": "sandbox-key", "secret": "sandbox-secret"}
 SAMPLE_PARAMETERS = {"boolParam": True, "textParam": "value"}
-
 # What the libraries say by themselves.
 REQUESTS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "python-requests/2.32.3"}
 AXIOS = {"accept": "application/json, text/plain, */*", "user-agent": "axios/1.7.9"}

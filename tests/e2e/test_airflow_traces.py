@@ -1,0 +1,88 @@
+"""
+What is left in a real Airflow of what went through it: run after all other tests, so that it finds what they left.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.canary import CANARIES, TOKEN
+from tests.e2e.database import opened, trigger_of
+from tests.e2e.test_airflow_cancels import waits
+from tests.e2e.traces import ARCHIVE, contents, traces
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+    from tests.e2e.conftest import Begun
+    from tests.rig import Oracle
+
+pytestmark = pytest.mark.timeout(180)
+begins = pytest.mark.begins
+
+#: The connections come from the environment, so the token may be in no table; 401s have named a wrong one.
+PLANTED = (*CANARIES, TOKEN, "tot_wrong")
+#: What `airflow db clean` archives of a run that has ended, besides the run itself.
+ARCHIVED = {"dag_run", "task_instance", "task_instance_history", "xcom", "log"}
+
+
+@begins("deferred")
+def test_trigger_row_holds_ids_and_times_only(airflow: AirflowRig, oracle: Oracle, begun: Begun) -> None:
+    """Airflow 3.3 keeps the arguments of a task's trigger in clear: of ours, these are ids, times and settings."""
+    execution_id = waits(airflow, oracle, "deferred", begun.run_id, begun.definition)
+
+    with opened(airflow) as database:
+        row = database.execute(
+            "SELECT classpath, kwargs FROM trigger WHERE id = %s", [trigger_of(airflow, begun.run_id)]
+        ).fetchone()
+
+    airflow.set_task_state("deferred", begun.run_id, "check", "failed")
+    assert row is not None
+    classpath, kwargs = row
+    assert classpath == "airflow_provider.triggers.TransactionlinkExecutionTrigger"
+    clear = json.loads(kwargs)
+    assert clear.pop("execution_id") == execution_id
+    assert clear.pop("deadline") > 0
+    assert clear.pop("expires_at") > 0
+    assert clear == {
+        "transactionlink_conn_id": "transactionlink_default",
+        "poll_interval": 0.5,
+        "status_map": {},
+        "owned": True,
+        "cancel_on_kill": True,
+        "durable": True,
+    }
+
+
+@begins("deferred")
+def test_no_personal_data_and_no_token_stay_in_airflow(airflow: AirflowRig, oracle: Oracle, begun: Begun) -> None:
+    """After all other tests, and with a step deferred: no table and no log of Airflow holds a planted value."""
+    waits(airflow, oracle, "deferred", begun.run_id, begun.definition)
+    assert any(CANARIES[0] in str(start["parameters"]) for start in oracle.starts())
+
+    found = traces(airflow, PLANTED)
+
+    airflow.set_task_state("deferred", begun.run_id, "check", "failed")
+    assert found == []
+
+
+@pytest.mark.slow
+@begins("grace", like="kyc-approve", duration=1)
+def test_no_personal_data_and_no_token_are_archived(airflow: AirflowRig, begun: Begun) -> None:
+    """`airflow db clean` moves what has ended into archives of its own: they hold no planted value either."""
+    assert begun.ends() == "success"
+    airflow.clear("grace", begun.run_id, ["check"])  # the history is a table of its own
+    assert begun.ends() == "success"
+
+    soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+    tables = ",".join(sorted(ARCHIVED - {"task_instance"}))
+    for chosen in ("task_instance", tables):  # deleting a run would delete its tasks without a copy
+        airflow.command("db", "clean", "--clean-before-timestamp", soon, "--tables", chosen, "--yes")
+
+    archives = {name: rows for name, rows in contents(airflow).items() if ARCHIVE.fullmatch(name)}
+    of_the_run = {name for name, rows in archives.items() if any(begun.run_id in row for row in rows)}
+    assert {ARCHIVE.sub(r"\1", name) for name in of_the_run} == ARCHIVED
+    assert traces(airflow, PLANTED) == []

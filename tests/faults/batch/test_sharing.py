@@ -1,0 +1,119 @@
+"""What campaigns share over one connection: limits hold for all of them together, and one breaker stops all."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.wire.batch.campaigns import Scene, records, write
+from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares
+
+SOAK = bool(os.environ.get("SOAK"))
+
+
+def noted(batch: Batch, times: list[float]) -> Batch:
+    """
+    Have the moments noted at which the batch's requests leave.
+    """
+    wire: Any = batch._client._wire
+    send = wire.send
+
+    async def noting(request: Any) -> Any:
+        times.append(time.monotonic())
+        return await send(request)
+
+    wire.send = noting
+    return batch
+
+
+def test_two_batches_stay_under_one_rate_together(either: Scene) -> None:
+    """Requests of both keep the distance that the quota's rate asks for."""
+    rate, times = 40.0, list[float]()
+    book = either.book(write(either.folder / "in.jsonl", records(15)))
+    limits = Limits(requests_per_second=rate)
+    batches = [noted(either.batch(book, campaign, limits=limits), times) for campaign in ("one", "two")]
+    for batch in batches:
+        batch.load()
+    with ThreadPoolExecutor(2) as threads:
+        for summary in threads.map(Batch.run, batches):
+            assert summary.counts == {RowState.SUCCEEDED: 15}
+    times.sort()
+    assert len(times) >= 90
+    # A late timer may bunch some; over any longer stretch the rate holds.
+    jitter = 10
+    for first, later in zip(times, times[jitter + 20 :], strict=False):
+        assert later - first >= 20 / rate
+
+
+def test_two_batches_stay_under_one_limit_in_flight(either: Scene) -> None:
+    """Together they start what may be in flight, whoever of them is faster."""
+    either.remote.define("kyc-approve", duration=None)
+    book = either.book(write(either.folder / "in.jsonl", records(30)))
+    batches = [either.batch(book, campaign, limits=Limits(in_flight=7)) for campaign in ("one", "two")]
+    for batch in batches:
+        batch.load()
+    with ThreadPoolExecutor(2) as threads:
+        outcomes = {summary.outcome for summary in threads.map(lambda batch: batch.run(at_cap="return"), batches)}
+    assert outcomes <= {BatchOutcome.AT_CAP}
+    assert len(either.remote.starts()) == 7
+
+
+def test_two_workers_of_one_campaign_start_every_row_once(either: Scene) -> None:
+    """Shards share the rows, and each row is in one of their parts."""
+    book = either.book(write(either.folder / "in.jsonl", records(450)))
+    batches = [either.batch(book, worker=f"shard-{number}") for number in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(report.skipped for report in threads.map(Batch.load, batches)) == [False, True]
+        summaries = list(threads.map(Batch.run, batches))
+    assert sum(summary.started_here for summary in summaries) == 450
+    assert all(summary.counts == {RowState.SUCCEEDED: 450} for summary in summaries)
+    assert either.started() == {one["first"]: 1 for one in records(450)}
+    lines = either.lines()
+    assert len(lines) == len({line["key"] for line in lines}) == 450
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_phase_of_502_leaves_a_handful_unknown(scene: Scene, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The breaker stops the starts, probes with one row now and then, and lets the campaign finish afterwards."""
+    phase, rows = (300.0, 1000) if SOAK else (4.0, 120)
+    if not SOAK:
+        monkeypatch.setattr(shares, "FIRST_PROBE", 0.5)
+        monkeypatch.setattr(shares, "LAST_PROBE", 4.0)
+    book = scene.book(write(scene.folder / "in.jsonl", records(rows)))
+    limits = Limits(requests_per_second=40 if SOAK else None)
+    batches = [scene.batch(book, limits=limits, policy=Policy(), worker=f"shard-{one}") for one in range(workers)]
+    batches[0].load()
+    scene.remote.order("start", "status", status=502, times=1_000_000, definition="kyc-approve")
+    ends = threading.Timer(
+        phase, lambda: httpx.delete(f"{scene.remote.url}/_sandbox/faults", trust_env=False).raise_for_status()
+    )
+    ends.start()
+    with ThreadPoolExecutor(workers) as threads:
+        summaries = list(threads.map(Batch.run, batches))
+    ends.join()
+    unknown = summaries[0].unknown
+    assert 3 <= unknown <= 5 * workers + 4
+    assert summaries[0].counts == {RowState.SUCCEEDED: rows - unknown, RowState.UNKNOWN: unknown}
+    assert len(scene.remote.starts()) == rows - unknown
+
+
+def test_a_service_that_is_not_there_costs_no_row(scene: Scene) -> None:
+    """Starts that were never sent are neither unknown nor refused: the rows wait."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(5)))
+    scene.batch(book).load()
+    down = Scene(scene.remote, scene.store, scene.folder)
+    batch = down.batch(book, connect_timeout=0.2)
+    batch._client._wire._base_url = "http://127.0.0.1:9"  # nobody listens there
+    from tl_orchestration.retry import RetryPolicy
+
+    batch._client._retry = RetryPolicy(attempts=1)
+    calls = iter(range(1000))
+    summary = batch.run(stop=lambda: next(calls) > 40)
+    assert summary.counts == {RowState.PENDING: 5}
+    assert summary.breaker_open

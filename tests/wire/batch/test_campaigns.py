@@ -1,0 +1,263 @@
+"""A campaign starts every row once, keeps what it has come to, and can be gone on with by anybody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.wire.batch.campaigns import Scene, records, write
+from tl_orchestration.batch import BatchOutcome, Columns, Limits, Policy, RowState
+from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings
+from tl_orchestration.ledger import SqlLedger
+from tl_orchestration.ledger.verdicts import adopt
+
+
+def test_every_row_is_started_once_and_kept(either: Scene) -> None:
+    """Service, store and output agree row by row, and a second run has nothing to start."""
+    book = either.book(write(either.folder / "in.jsonl", records(60)))
+    batch = either.batch(book)
+    report = batch.load()
+    assert (report.read, report.accepted, report.is_clean) == (60, 60, True)
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.FINISHED
+    assert summary.counts == {RowState.SUCCEEDED: 60}
+    assert either.started() == {one["first"]: 1 for one in records(60)}
+    lines = either.lines()
+    assert {line["key"] for line in lines} == {one["id"] for one in records(60)}
+    assert len(lines) == 60
+    by_id = {start["execution_id"]: start["parameters"]["firstName"] for start in either.remote.starts()}
+    assert {line["key"]: by_id[line["execution_id"]] for line in lines} == {
+        one["id"]: one["first"] for one in records(60)
+    }
+    assert all(line["result"]["decision"] == "approve" for line in lines)
+    again = either.batch(book)
+    assert again.load().skipped
+    assert again.run().outcome is BatchOutcome.NOTHING_TO_START
+    assert len(either.remote.starts()) == 60
+
+
+def test_bad_rows_stop_nothing_and_show_no_value(scene: Scene) -> None:
+    """Bad and conflicting rows go to the reject file, identical ones collapse, the others run."""
+    lines = [
+        {"id": "a", "first": "Ada"},
+        {"id": "a", "first": "Ada"},
+        {"id": "b", "first": "Secret One"},
+        {"id": "b", "first": "Secret Two"},
+        {"id": "", "first": "Secret Three"},
+        {"id": "c"},
+        "not json",
+        {"id": "d", "first": "Dan"},
+    ]
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", lines)))
+    report = batch.load()
+    assert (report.read, report.accepted, report.collapsed, report.conflicting, report.rejected) == (8, 2, 1, 1, 3)
+    rejects = (scene.output / "w47" / report.rejects[0]).read_text()
+    assert "Secret" not in rejects
+    assert [(line["row"], line["key"], line["column"]) for line in map(json.loads, rejects.splitlines())] == [
+        (5, None, "id"),
+        (6, "c", "first"),
+        (7, None, None),
+        (4, "b", "id"),
+    ]
+    summary = batch.run()
+    assert summary.counts == {RowState.SUCCEEDED: 2, RowState.INVALID: 1}
+    assert scene.started() == {"Ada": 1, "Dan": 1}
+
+
+def test_a_dry_run_and_a_strict_load_send_nothing(scene: Scene) -> None:
+    """A check keeps nothing, and a load that is to stop at bad rows leaves nothing to start."""
+    book = scene.book(write(scene.folder / "in.jsonl", [{"id": "a", "first": "Ada"}, {"id": "b"}]))
+    batch = scene.batch(book, policy=Policy(on_bad_rows="stop"))
+    loose = scene.batch(book)
+    assert (loose.check().accepted, loose.check().rejected) == (1, 1)
+    with pytest.raises(InvalidSettings, match="no campaign"):
+        loose.summary()
+    with pytest.raises(InvalidRequest, match="nothing is started"):
+        batch.load()
+    with pytest.raises(InvalidSettings, match="not loaded"):
+        batch.run()
+    assert scene.remote.starts() == []
+
+
+def test_a_canary_stops_and_the_next_run_goes_on(either: Scene) -> None:
+    """So many rows run to their end; the rest waits for another run; max_starts is for the whole campaign."""
+    book = either.book(write(either.folder / "in.jsonl", records(12)))
+    first = either.batch(book, policy=Policy(canary=3))
+    first.load()
+    summary = first.run()
+    assert summary.outcome is BatchOutcome.STOPPED
+    assert summary.counts == {RowState.SUCCEEDED: 3, RowState.PENDING: 9}
+    assert either.batch(book, policy=Policy(max_starts=5)).run().outcome is BatchOutcome.STOPPED
+    assert len(either.remote.starts()) == 5
+    assert either.batch(book).run().counts == {RowState.SUCCEEDED: 12}
+    assert either.started() == {one["first"]: 1 for one in records(12)}
+
+
+def test_a_worker_that_does_not_wait_is_woken_to_go_on(either: Scene) -> None:
+    """It starts up to the limit and returns; whoever watches starts nothing; in turns they finish the campaign."""
+    book = either.book(write(either.folder / "in.jsonl", records(20)))
+    limits = Limits(in_flight=6)
+    batch = either.batch(book, limits=limits, worker="shard-0")
+    batch.load()
+    outcomes = []
+    for _ in range(20):
+        summary = either.batch(book, limits=limits, worker="shard-0").run(at_cap="return", wait_for_others=False)
+        outcomes.append(summary.outcome)
+        assert summary.in_flight <= 6
+        if summary.outcome not in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT}:
+            break
+        before = len(either.remote.starts())
+        either.watch("shard-0")
+        assert len(either.remote.starts()) == before
+    assert outcomes[0] is BatchOutcome.AT_CAP
+    assert outcomes[-1] is BatchOutcome.FINISHED
+    assert either.started() == {one["first"]: 1 for one in records(20)}
+    assert len(either.lines()) == 20
+
+
+def test_what_others_have_left_is_gone_on_with(scene: Scene) -> None:
+    """A worker that stops leaves its executions to the next one, which starts none of them again."""
+    scene.remote.define("kyc-approve", duration=2)
+    book = scene.book(write(scene.folder / "in.jsonl", records(10)))
+    first = scene.batch(book)
+    first.load()
+    calls = iter(range(100))
+    stopped = first.run(stop=lambda: next(calls) > 12)
+    assert stopped.outcome is BatchOutcome.INTERRUPTED
+    assert stopped.in_flight
+    assert scene.batch(book).run().counts == {RowState.SUCCEEDED: 10}
+    assert scene.started() == {one["first"]: 1 for one in records(10)}
+
+
+def test_rows_that_failed_are_started_again_only_when_asked(scene: Scene) -> None:
+    """A rerun leaves failed, refused and unknown rows alone; a retry takes those that it names."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(4)), "kyc-fail")
+    scene.remote.define("kyc-fail", duration=0.1)
+    scene.remote.order("start", "status", status=400, definition="kyc-fail")
+    scene.remote.order("start", "lose", definition="kyc-fail")
+    batch = scene.batch(book, policy=Policy(starts_at_once=1))
+    batch.load()
+    summary = batch.run()
+    assert summary.counts == {RowState.FAILED: 2, RowState.REJECTED: 1, RowState.UNKNOWN: 1}
+    assert (summary.failed, summary.unknown) == (3, 1)
+    assert batch.run().outcome is BatchOutcome.NOTHING_TO_START
+    assert len(scene.remote.starts()) == 3
+    scene.remote.define("kyc-fail", outcome="COMPLETED", decision="approve")
+    assert batch.retry([RowState.FAILED]) == 2
+    assert batch.run().counts == {RowState.SUCCEEDED: 2, RowState.REJECTED: 1, RowState.UNKNOWN: 1}
+    assert batch.retry([RowState.REJECTED, RowState.UNKNOWN]) == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 3, RowState.UNKNOWN: 1}
+    ledger = SqlLedger(scene.store, "transactionlink@" + scene.remote.url.removeprefix("http://"))
+    lost = scene.remote.starts()[0]["execution_id"]
+    adopt(ledger, "batch/w47/c00001", lost, reason="found", actor="jo", now=2e9)
+    assert batch.retry() == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 3, RowState.FAILED: 1}
+    assert len(scene.remote.starts()) == 6
+
+
+def test_an_unknown_start_is_repeated_only_on_somebodys_word(scene: Scene) -> None:
+    """A restart accepts that a row may have been started twice, once."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(1)))
+    scene.remote.order("start", "lose", definition="kyc-approve")
+    batch = scene.batch(book)
+    batch.load()
+    assert batch.run().counts == {RowState.UNKNOWN: 1}
+    assert batch.retry() == 0
+    assert batch.retry(unknown="restart") == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 1}
+    assert len(scene.remote.starts()) == 2
+
+
+def test_a_cancelled_campaign_starts_nothing_more(scene: Scene) -> None:
+    """What is in flight is cancelled; a rerun only sees to its end; a person can take it back."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(6)))
+    batch = scene.batch(book, limits=Limits(in_flight=4), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    assert scene.cancel() == 4
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.CANCELLED
+    assert summary.counts == {RowState.CANCELLED: 4, RowState.PENDING: 2}
+    scene.remote.define("kyc-approve", duration=0.1)
+    batch.resume()
+    assert batch.run().counts == {RowState.CANCELLED: 4, RowState.SUCCEEDED: 2}
+
+
+def test_draining_lets_what_is_in_flight_end(scene: Scene) -> None:
+    """Nothing is cancelled, and nothing more is started."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(6)))
+    batch = scene.batch(book, limits=Limits(in_flight=4), worker="shard-0")
+    batch.load()
+    batch.run(at_cap="return")
+    assert scene.cancel(drain=True) == 0
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.CANCELLED
+    assert summary.counts == {RowState.SUCCEEDED: 4, RowState.PENDING: 2}
+    assert scene.remote.cancels() == []
+
+
+def test_a_source_that_changes_is_read_again(scene: Scene) -> None:
+    """Rows that have started keep what they were started with, and are told; others take the new record."""
+    file = scene.folder / "in.jsonl"
+    columns = Columns(key="id", parameters={"firstName": "first"})
+    book = scene.book(write(file, [{"id": "a", "first": "Ada"}, {"id": "b", "first": "Bob"}]), columns=columns)
+    batch = scene.batch(book, policy=Policy(canary=1))
+    batch.load()
+    batch.run()
+    write(file, [{"id": "b", "first": "Robert"}, {"id": "a", "first": "Adele"}, {"id": "c", "first": "Cy"}])
+    again = scene.batch(book)
+    report = again.load()
+    assert (report.accepted, report.changed, report.withdrawn) == (3, 1, 0)
+    assert again.run().counts == {RowState.SUCCEEDED: 3}
+    assert scene.started() == {"Ada": 1, "Robert": 1, "Cy": 1}
+    write(file, [{"id": "a", "first": "Ada"}])
+    assert again.load().changed == 0
+
+
+def test_rows_that_changed_behind_the_load_are_not_started(scene: Scene) -> None:
+    """What is read again must be what was loaded, else the row is left and told."""
+    file = write(scene.folder / "in.jsonl", [{"id": "a", "first": "Ada"}, {"id": "b", "first": "Bob"}])
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    write(file, [{"id": "a", "first": "Eve"}, {"id": "b", "first": "Bob"}])
+    assert batch.run().counts == {RowState.INVALID: 1, RowState.SUCCEEDED: 1}
+    assert scene.started() == {"Bob": 1}
+
+
+def test_a_refused_token_ends_the_run_and_no_row(scene: Scene) -> None:
+    """Rows wait for another token instead of being refused one by one."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(30)))
+    batch = scene.batch(book)
+    batch.load()
+    with pytest.raises(AuthenticationError):
+        scene.batch(book, token="tot_wrong").run()
+    assert batch.summary().pending == 30
+    assert batch.run().counts == {RowState.SUCCEEDED: 30}
+
+
+def test_a_deadline_cancels_the_execution_and_is_told(scene: Scene) -> None:
+    """The row is TIMED_OUT, also where a watcher saw the deadline pass, who cancels nothing."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(1)))
+    batch = scene.batch(book, policy=Policy(timeout=1.0), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").outcome is BatchOutcome.IN_FLIGHT
+    assert scene.watch("shard-0").in_flight == 1
+    assert scene.remote.cancels() == []
+    assert batch.run().counts == {RowState.TIMED_OUT: 1}
+    assert len(scene.remote.cancels()) == 1
+
+
+def test_nothing_personal_is_in_the_store(scene: Scene, tmp_path: Path) -> None:
+    """No parameter and no result is in any table."""
+    lines = [{"id": f"c{number}", "first": f"MARKER{number}"} for number in range(5)]
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", lines)))
+    batch.load()
+    batch.run()
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    assert b"c1" in stored
+    assert b"MARKER" not in stored
+    assert b"riskScore" not in stored

@@ -1,0 +1,146 @@
+"""
+The rows that one worker may start next: out of slices that it has claimed, as many as the quota grants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+
+from tl_orchestration.batch.breaker import Breaker
+from tl_orchestration.batch.buffers import Recorder
+from tl_orchestration.batch.policy import Book, Policy
+from tl_orchestration.batch.rows import Row, Rows
+from tl_orchestration.batch.shares import Shares
+from tl_orchestration.batch.slices import Slice, opened
+from tl_orchestration.batch.summary import BatchOutcome
+from tl_orchestration.fingerprint import Fingerprint
+from tl_orchestration.models import RunRequest
+
+log = logging.getLogger(__name__)
+
+#: Starts that are granted at once.
+_GRANT = 50
+
+
+@frozen
+class Due:
+    """
+    A row that is to be started now, and the slice that it is of.
+    """
+
+    part: Slice
+    row: Row
+    request: RunRequest
+
+
+class Feed:
+    """
+    Args:
+        campaign: Its number.
+        worker: Whose feed it is.
+    """
+
+    def __init__(
+        self,
+        campaign: int,
+        worker: str,
+        book: Book,
+        policy: Policy,
+        *,
+        rows: Rows,
+        shares: Shares,
+        breaker: Breaker,
+        recorder: Recorder,
+        fingerprint: Callable[[RunRequest], Fingerprint],
+    ) -> None:
+        self._campaign = campaign
+        self._worker = worker
+        self._book = book
+        self._policy = policy
+        self._rows = rows
+        self._shares = shares
+        self._breaker = breaker
+        self._recorder = recorder
+        self._fingerprint = fingerprint
+        self._slice: Slice | None = None
+        #: Slices whose last rows are being started.
+        self._over: list[Slice] = []
+        self._granted = 0
+        #: Rows that are being started.
+        self.starting = 0
+
+    async def take(self) -> Sequence[Due] | BatchOutcome:
+        """
+        Rows to start, perhaps none in this moment; or what keeps every row from it.
+
+        Raises:
+            StorageFailed, LedgerError: The source cannot be read, or the store not be used.
+        """
+        opens_at = await self._breaker.opens_at()
+        if opens_at is not None and (time.time() < opens_at or self.starting):
+            return BatchOutcome.BREAKER_OPEN
+        while self._slice is None or not self._slice.waiting:
+            if not await self._claim():
+                return BatchOutcome.FINISHED
+        waiting = self._slice.waiting
+        most = 1 if opens_at is not None else _GRANT
+        room = min(most, len(waiting), 2 * self._policy.starts_at_once - self.starting)
+        if room <= 0:
+            return ()
+        if not self._granted:
+            wanted = min(most, len(waiting))
+            self._granted = await asyncio.to_thread(
+                self._shares.grant, self._campaign, self._worker, wanted, time.time(), self._policy.most_starts
+            )
+        if not self._granted:
+            return await self._why_none()
+        due = [Due(self._slice, *waiting.popleft()) for _ in range(min(room, self._granted))]
+        self._granted -= len(due)
+        self._slice.open += len(due)
+        self.starting += len(due)
+        return due
+
+    async def came(self, part: Slice, due_at: float | None = None) -> None:
+        """
+        A row has come to something, or is to be tried again at a time (epoch seconds).
+        """
+        self.starting -= 1
+        part.open -= 1
+        if due_at is not None:
+            part.due_at = max(part.due_at, due_at)
+        if part in self._over and not part.open:
+            self._over.remove(part)
+            await self._release(part)
+
+    async def _why_none(self) -> BatchOutcome:
+        most = self._policy.most_starts
+        if most is not None and await asyncio.to_thread(self._shares.begun, self._campaign, time.time()) >= most:
+            return BatchOutcome.STOPPED
+        return BatchOutcome.AT_CAP
+
+    async def _claim(self) -> bool:
+        former, self._slice = self._slice, None
+        if former is not None and former.open:
+            self._over.append(former)
+        elif former is not None:
+            await self._release(former)
+        claimed = await asyncio.to_thread(self._rows.claim, time.time())
+        if claimed is None:
+            return False
+        self._slice = await asyncio.to_thread(opened, claimed, self._book, self._fingerprint)
+        for update in self._slice.unread:
+            log.warning("Row %s cannot be started: %s.", update.key, update.values["reason"])
+            self._recorder.add(update)
+        return True
+
+    async def _release(self, part: Slice) -> None:
+        await self._recorder.flush()  # whoever claims it next sees what has come of its rows
+        await asyncio.to_thread(self._rows.release, part.id, part.due_at)
+
+
+__all__ = ["Due", "Feed"]

@@ -1,0 +1,75 @@
+"""
+A Parquet file, read by row groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from tl_orchestration.batch.places import Place
+from tl_orchestration.batch.sources import Portion, Record
+from tl_orchestration.errors import InvalidSettings, StorageFailed
+
+
+@frozen
+class Parquet:
+    """
+    Args:
+        file: Where it is.
+        columns: Those that are read; None: all.
+    """
+
+    file: Place
+    columns: tuple[str, ...] | None = field(default=None)
+
+    def identity(self) -> str | None:
+        return self.file.identity()
+
+    def with_columns(self, key: str, columns: frozenset[str]) -> Parquet:
+        with self.file.open() as file:
+            names = set(self._reader(file).schema_arrow.names)
+        if missing := sorted(columns - names):
+            raise InvalidSettings(f"The source {self.file} has no column {', '.join(missing)}.")
+        return Parquet(self.file, tuple(sorted(columns)))
+
+    def portions(self, size: int) -> Iterator[Portion]:
+        with self.file.open() as file:
+            reader = self._reader(file)
+            for group in range(reader.num_row_groups):
+                begin = 0
+                for batch in reader.iter_batches(size, row_groups=[group], columns=self._columns()):
+                    records: list[Record] = batch.to_pylist()
+                    yield Portion({"group": group, "begin": begin, "rows": len(records), "size": size}, records)
+                    begin += len(records)
+
+    def again(self, locator: Mapping[str, Any], keys: Sequence[str]) -> list[Record]:
+        with self.file.open() as file:
+            reader, begin = self._reader(file), 0
+            if locator["group"] >= reader.num_row_groups:
+                return []
+            for batch in reader.iter_batches(
+                locator["size"], row_groups=[locator["group"]], columns=self._columns(), use_threads=False
+            ):
+                if begin == locator["begin"]:
+                    return list(batch.to_pylist())
+                begin += batch.num_rows
+        return []
+
+    def _columns(self) -> list[str] | None:
+        return None if self.columns is None else list(self.columns)
+
+    def _reader(self, file: Any) -> Any:
+        try:
+            from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
+        except ImportError:
+            raise InvalidSettings("Parquet needs an extra: pip install 'tl-orchestration[batch]'.") from None
+        try:
+            return parquet.ParquetFile(file)
+        except Exception as error:  # pyarrow has many; their text may quote the file
+            raise StorageFailed(f"{self.file} could not be read as Parquet ({type(error).__name__}).") from None
+
+
+__all__ = ["Parquet"]

@@ -1,0 +1,98 @@
+"""
+An explicit retry: rows go back to where they can be started, with an attempt of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, exists, select, update
+
+from tl_orchestration.batch.campaigns import Campaign
+from tl_orchestration.batch.starting import ledger_key
+from tl_orchestration.batch.states import FAILURES, RowState
+from tl_orchestration.database.tables import rows, slices
+from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.ledger.entry import State
+from tl_orchestration.ledger.sql import SqlLedger
+
+_POSSIBLE = frozenset({*FAILURES, RowState.REJECTED, RowState.UNKNOWN})
+_PORTION = 500
+
+
+def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *, restart: bool) -> int:
+    """
+    Returns how many rows can be started again.
+
+    Args:
+        restart: Take every row of unknown fate; else only those that a person has said something about.
+
+    Raises:
+        InvalidSettings: A state cannot be retried.
+    """
+    if wrong := sorted(states - _POSSIBLE):
+        raise InvalidSettings(f"Rows cannot be retried from {', '.join(wrong)}.")
+    readable = exists().where(slices.c.id == rows.c.slice)
+    mine = (rows.c.campaign == campaign.id) & readable
+    count = 0
+    with ledger.database.writing() as connection:
+        known = [state.value for state in states - {RowState.UNKNOWN}]
+        if known:
+            count += _again(connection, campaign, mine & rows.c.state.in_(known), attempt=1, restart=False)
+        if RowState.UNKNOWN in states:
+            unknown = mine & (rows.c.state == RowState.UNKNOWN.value)
+            judged = _judged(connection, ledger, campaign, unknown)
+            for begin in range(0, len(judged), _PORTION):
+                chosen = unknown & rows.c.key.in_(judged[begin : begin + _PORTION])
+                count += _again(connection, campaign, chosen, attempt=0, restart=False)
+            if restart:
+                count += _again(connection, campaign, unknown, attempt=1, restart=True)
+    return count
+
+
+def _judged(
+    connection: Connection, ledger: SqlLedger, campaign: Campaign, unknown: ColumnElement[bool]
+) -> Sequence[str]:
+    """
+    Rows of unknown fate about which the ledger knows better by now.
+    """
+    from tl_orchestration.ledger.sql import find
+
+    keys = connection.scalars(select(rows.c.key).where(unknown)).all()
+    decided = {State.STARTED, State.REJECTED, State.SETTLED, State.LINK_DELIVERED, State.CANCEL_REQUESTED}
+    found = []
+    for key in keys:
+        entry = find(connection, ledger.namespace, ledger_key(campaign.name, key))
+        if entry is None or entry.state in decided:
+            found.append(key)
+    return found
+
+
+def _again(
+    connection: Connection, campaign: Campaign, chosen: ColumnElement[bool], *, attempt: int, restart: bool
+) -> int:
+    affected = select(rows.c.slice).where(chosen).distinct()
+    connection.execute(
+        update(slices).where(slices.c.campaign == campaign.id, slices.c.id.in_(affected)).values(open=True, due_at=0)
+    )
+    return connection.execute(
+        update(rows)
+        .where(chosen)
+        .values(
+            state=RowState.PENDING.value,
+            attempt=rows.c.attempt + attempt,
+            restart=restart,
+            owner=None,
+            execution_id=None,
+            ended_at=None,
+            status=None,
+            raw_status=None,
+            reason=None,
+            polls=0,
+            part=None,
+            line=None,
+        )
+    ).rowcount
+
+
+__all__ = ["retry"]

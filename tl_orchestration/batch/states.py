@@ -1,0 +1,54 @@
+"""
+How far a row of a campaign has come.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from tl_orchestration.status import Status
+
+
+class RowState(StrEnum):
+    """
+    ::
+
+        PENDING ──► STARTED ──► ENDED ──► SUCCEEDED, PARTIAL, FAILED, CANCELLED, EXPIRED, TIMED_OUT
+           │  └───► UNKNOWN (it may or may not have started)
+           ├──────► REJECTED (the service refused it; nothing runs)
+           └──────► INVALID (the source contradicts itself, or no longer has it)
+
+    An ``ENDED`` row's result has yet to be kept; with the state after it, the place of the result is on record. Only an
+    explicit retry leads back to ``PENDING``, and for ``INVALID`` another pass over the source.
+    """
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    ENDED = "ENDED"
+    SUCCEEDED = "SUCCEEDED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    TIMED_OUT = "TIMED_OUT"
+    UNKNOWN = "UNKNOWN"
+    REJECTED = "REJECTED"
+    INVALID = "INVALID"
+
+
+#: States of a row that somebody still has to do something about.
+UNFINISHED = (RowState.PENDING, RowState.STARTED, RowState.ENDED)
+#: States in which a result may be.
+WITH_RESULT = (RowState.SUCCEEDED, RowState.PARTIAL)
+#: Endings that are no success, and that an explicit retry may start again.
+FAILURES = (RowState.FAILED, RowState.CANCELLED, RowState.EXPIRED, RowState.TIMED_OUT)
+
+
+def final_state(status: str | None) -> RowState:
+    """
+    The state of a row whose execution has ended with this status; None: its deadline has passed.
+    """
+    return RowState.TIMED_OUT if status is None else RowState(Status(status).value)
+
+
+__all__ = ["FAILURES", "UNFINISHED", "WITH_RESULT", "RowState", "final_state"]

@@ -1,0 +1,76 @@
+"""
+A campaign in numbers, out of its tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from tl_orchestration.batch.campaigns import Campaign
+from tl_orchestration.batch.states import RowState
+from tl_orchestration.batch.summary import BatchSummary
+from tl_orchestration.database.engine import Database
+from tl_orchestration.database.tables import quotas, requests, rows
+
+
+def survey(database: Database, campaign: Campaign) -> BatchSummary:
+    """
+    How a campaign stands.
+
+    Raises:
+        LedgerError: The database cannot be reached.
+    """
+    mine = rows.c.campaign == campaign.id
+    with database.reading() as connection:
+        counts: dict[RowState, int] = {}
+        for state, count in connection.execute(select(rows.c.state, func.count()).where(mine).group_by(rows.c.state)):
+            counts[RowState(state)] = count
+        spent: dict[str, int] = {}
+        for operation, count in connection.execute(
+            select(requests.c.operation, requests.c.count).where(requests.c.campaign == campaign.id)
+        ):
+            spent[operation] = count
+        probe_at = connection.scalar(
+            select(quotas.c.probe_at).where(quotas.c.namespace == campaign.namespace, quotas.c.name == campaign.quota)
+        )
+        slowest = connection.execute(
+            select(rows.c.key, rows.c.started_at)
+            .where(mine, rows.c.state == RowState.STARTED.value, rows.c.started_at.is_not(None))
+            .order_by(rows.c.started_at)
+            .limit(1)
+        ).one_or_none()
+    return BatchSummary(
+        campaign=campaign.name,
+        counts=counts,
+        requests=spent,
+        load=campaign.loaded,
+        stop=campaign.stop,
+        breaker_open=probe_at is not None,
+        output=campaign.output,
+        slowest=None if slowest is None else (slowest.key, slowest.started_at),
+    )
+
+
+def polls_p95(database: Database, campaign: int) -> int | None:
+    """
+    Polls of a row that has ended, 95th percentile.
+    """
+    query: Any = (
+        select(rows.c.polls, func.count())
+        .where(rows.c.campaign == campaign, rows.c.ended_at.is_not(None))
+        .group_by(rows.c.polls)
+        .order_by(rows.c.polls)
+    )
+    with database.reading() as connection:
+        histogram = [(polls, count) for polls, count in connection.execute(query)]
+    total, seen = sum(count for _, count in histogram), 0
+    for polls, count in histogram:
+        seen += count
+        if seen >= 0.95 * total:
+            return int(polls)
+    return None
+
+
+__all__ = ["polls_p95", "survey"]

@@ -1,0 +1,428 @@
+"""
+One worker of a campaign: it claims slices, starts their rows, follows them to their ends, and keeps the outcomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from attrs import evolve, frozen
+
+from tl_orchestration.batch.breaker import Breaker
+from tl_orchestration.batch.buffers import Keeper, Recorder
+from tl_orchestration.batch.campaigns import Campaign
+from tl_orchestration.batch.feed import Due, Feed
+from tl_orchestration.batch.following import Ending, Follower, as_ended, ended, of_row
+from tl_orchestration.batch.rows import Row, Rows, Update
+from tl_orchestration.batch.shares import Shares
+from tl_orchestration.batch.starting import CHANGED, PutBack, Refused, Started, Starter
+from tl_orchestration.batch.states import RowState
+from tl_orchestration.batch.summary import BatchOutcome, BatchSummary
+from tl_orchestration.batch.throttle import ThrottledWire
+from tl_orchestration.errors import (
+    LedgerError,
+    NotFound,
+    StorageFailed,
+    TransactionlinkError,
+    WaitInterrupted,
+    WaitTimeout,
+)
+from tl_orchestration.wait import EXPIRY_GRACE
+
+log = logging.getLogger(__name__)
+
+#: How often states are put on record, and how often the worker looks around, seconds.
+_FLUSH = 0.2
+_LOOK = 1.0
+#: How often a person's word about the campaign is looked for, seconds.
+_CAMPAIGN = 0.5
+#: How often it says that it lives, and looks for what dead workers have left, seconds.
+_BEAT = 5.0
+#: Rows that it takes from the dead at once.
+_ADOPTED = 2000
+#: For how long a store or storage that fails is borne, seconds.
+_PATIENCE = 120.0
+
+#: Which rows a worker takes care of besides those that it starts.
+FOLLOWED = (RowState.STARTED, RowState.ENDED)
+
+
+@frozen(kw_only=True)
+class Orders:
+    """
+    When a worker is done.
+
+    Args:
+        follow: Follow what is started; if not, only start, until the in-flight limit is reached, and keep what has
+            ended.
+        keep: Fetch results and keep outcomes; if not, only record that executions have ended.
+        wait_for_others: Stay while other workers are at rows of this campaign.
+        stop: Looked at several times a second; once it says so, the worker ends in good order.
+        low_water: Return once so small a share of the in-flight limit is used; None: do not.
+    """
+
+    follow: bool = True
+    keep: bool = True
+    wait_for_others: bool = True
+    stop: Callable[[], bool] = lambda: False
+    low_water: float | None = None
+
+
+class Worker:
+    """
+    Args:
+        campaign: As it was when the worker began.
+        feed: What it starts; None: nothing.
+        survey: The campaign in numbers, now.
+        look: The campaign itself, now.
+    """
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        name: str,
+        *,
+        rows: Rows,
+        shares: Shares,
+        breaker: Breaker,
+        feed: Feed | None,
+        starter: Starter,
+        follower: Follower,
+        recorder: Recorder,
+        keeper: Keeper,
+        wire: ThrottledWire,
+        survey: Callable[[], BatchSummary],
+        look: Callable[[], Campaign],
+    ) -> None:
+        self._campaign = campaign
+        self._name = name
+        self._rows = rows
+        self._shares = shares
+        self._breaker = breaker
+        self._feed = feed
+        self._starter = starter
+        self._follower = follower
+        self._recorder = recorder
+        self._keeper = keeper
+        self._wire = wire
+        self._survey = survey
+        self._look = look
+        self._orders = Orders()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awake = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self._overdue = False
+        self._beaten = self._looked = float("-inf")
+        self._running: dict[str, Row] = {}
+        self._adopted = float("-inf")
+        self._troubled_since: float | None = None
+        self.started = 0
+
+    async def work(self, orders: Orders, on_progress: Callable[[BatchSummary], None] | None = None) -> BatchSummary:
+        """
+        Work until there is nothing left to do, or until the orders say to return.
+
+        Raises:
+            TransactionlinkError: What keeps rows from being started or followed. What is known is on record.
+        """
+        self._orders = orders
+        states = [state for state in FOLLOWED if self._takes(state)]
+        await self._call(self._rows.enter, self._campaign.namespace, self._campaign.quota, time.time(), states)
+        writing = asyncio.create_task(self._write_all())
+        outcome = BatchOutcome.INTERRUPTED
+        try:
+            outcome = await self._until_done(on_progress)
+        finally:
+            await self._end(writing, outcome)
+        if self._fatal is not None:
+            raise self._fatal
+        survey: BatchSummary = await self._call(self._survey)
+        return evolve(survey, outcome=self._named(outcome), started_here=self.started)
+
+    def _named(self, outcome: BatchOutcome) -> BatchOutcome:
+        nothing = outcome is BatchOutcome.FINISHED and not self.started and not self._keeper.kept
+        return BatchOutcome.NOTHING_TO_START if nothing and self._feed is not None else outcome
+
+    def _takes(self, state: RowState) -> bool:
+        return self._orders.keep if state is RowState.ENDED else self._orders.follow
+
+    async def _until_done(self, on_progress: Callable[[BatchSummary], None] | None) -> BatchOutcome:
+        told = float("-inf")
+        while True:
+            self._awake.clear()
+            if self._orders.stop() or self._fatal is not None:
+                return BatchOutcome.INTERRUPTED
+            await self._adopt()
+            blocked = await self._fill()
+            if on_progress is not None and time.monotonic() - told >= _LOOK:
+                told = time.monotonic()
+                on_progress(evolve(await self._call(self._survey), started_here=self.started, mine=len(self._tasks)))
+            if blocked is not None:
+                outcome = await self._outcome(blocked)
+                if outcome is not None:
+                    return outcome
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.25 if blocked is not None else 0.05):
+                    await self._awake.wait()
+
+    async def _fill(self) -> BatchOutcome | None:
+        """
+        Start what may be started. Returns what keeps every row from it; None if only the moment does.
+        """
+        if time.monotonic() - self._looked >= _CAMPAIGN:
+            self._looked = time.monotonic()
+            self._campaign = await self._call(self._look)
+            await self._obey()
+        if self._feed is None:
+            return BatchOutcome.IN_FLIGHT
+        if self._campaign.stop:
+            return BatchOutcome.CANCELLED
+        if not self._campaign.is_loaded:
+            return BatchOutcome.LEFT_TO_OTHERS
+        due = await self._feed.take()
+        if isinstance(due, BatchOutcome):
+            return due
+        for one in due:
+            self._spawn(self._run(one))
+        return None
+
+    async def _outcome(self, blocked: BatchOutcome) -> BatchOutcome | None:
+        """
+        How the call ends, if it does now.
+        """
+        if self._orders.low_water is not None:
+            return await self._at_low_water()
+        if self._tasks:
+            return None
+        if len(self._keeper):
+            await self._keep()
+            return None
+        await self._recorder.flush()
+        survey = await self._call(self._survey)
+        if survey.is_finished:
+            return BatchOutcome.FINISHED
+        open_rows = survey.in_flight + survey.count(RowState.ENDED)
+        if blocked in {BatchOutcome.CANCELLED, BatchOutcome.STOPPED} and not open_rows:
+            return blocked
+        return await (self._left_to_follow(survey, blocked) if not self._orders.follow else self._left(blocked))
+
+    async def _left_to_follow(self, survey: BatchSummary, blocked: BatchOutcome) -> BatchOutcome:
+        """
+        Nothing can be started in this moment, and whoever called does not want to wait here.
+        """
+        if blocked in {BatchOutcome.AT_CAP, BatchOutcome.BREAKER_OPEN}:
+            return blocked
+        mine = await self._call(self._rows.in_flight, 1, owner=self._name)
+        others = await self._call(self._rows.others, time.time())
+        return BatchOutcome.LEFT_TO_OTHERS if others and not mine else BatchOutcome.IN_FLIGHT
+
+    async def _left(self, blocked: BatchOutcome) -> BatchOutcome | None:
+        """
+        Rows are left that nobody can start now, or that others follow.
+        """
+        if self._orders.wait_for_others or blocked in {BatchOutcome.AT_CAP, BatchOutcome.BREAKER_OPEN}:
+            return None
+        return BatchOutcome.LEFT_TO_OTHERS if await self._call(self._rows.others, time.time()) else None
+
+    async def _at_low_water(self) -> BatchOutcome | None:
+        survey = await self._call(self._survey)
+        if self._overdue or survey.is_finished:
+            return BatchOutcome.IN_FLIGHT
+        if survey.pending and not survey.stop:
+            opens_at = await self._breaker.opens_at()
+            if opens_at is not None:
+                return BatchOutcome.BREAKER_OPEN if time.time() >= opens_at else None
+            used, most = await self._call(self._shares.used, time.time())
+            return BatchOutcome.AT_CAP if used <= most * (self._orders.low_water or 0.0) else None
+        return None if self._tasks else BatchOutcome.IN_FLIGHT
+
+    async def _adopt(self) -> None:
+        if time.monotonic() - self._adopted < _BEAT:
+            return
+        self._adopted = time.monotonic()
+        states = [state for state in FOLLOWED if self._takes(state)]
+        now = time.time()
+        overdue = None if self._orders.follow else now - EXPIRY_GRACE
+        for row in await self._call(self._rows.adopt, now, _ADOPTED, states, overdue):
+            if row.key not in self._running:
+                self._spawn(self._take_up(row))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._awake.set()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (asyncio.CancelledError, WaitInterrupted):
+            raise
+        except Exception as error:
+            if self._fatal is None:
+                self._fatal = error
+            self._awake.set()
+
+    async def _run(self, due: Due) -> None:
+        assert self._feed is not None
+        came: Started | Refused | PutBack | None = None
+        try:
+            came = await self._starter.start(due.row, due.request)
+        finally:
+            self._note(due.row, came)
+            self._awake.set()
+            await self._feed.came(due.part, came.due_at if isinstance(came, PutBack) else None)
+        if isinstance(came, Started):
+            await self._go_on(due.row, came)
+
+    def _note(self, row: Row, came: Started | Refused | PutBack | None) -> None:
+        """
+        Have the store know what a start has come to; None: nothing, because the worker ends.
+        """
+        if isinstance(came, Started):
+            self.started += not came.execution.reattached
+            self._recorder.add(_as_started(row, came), unreserved=1)
+        else:
+            self._recorder.add(came.update if isinstance(came, Refused) else None, unreserved=1)
+
+    async def _go_on(self, row: Row, came: Started) -> None:
+        execution = came.execution
+        known = evolve(
+            row,
+            execution_id=execution.id,
+            deadline=execution.handle.deadline,
+            expires_at=execution.handle.expires_at,
+            api_version=execution.handle.api_version,
+            started_at=came.at,
+            reason=CHANGED if came.changed else None,
+        )
+        if execution.is_terminal:
+            await self._finish(known, ended(execution, 1))
+            return
+        if self._campaign.stop == "CANCEL":
+            await self._follower.cancel([known])
+        if self._orders.follow:
+            await self._follow(known)
+
+    async def _take_up(self, row: Row) -> None:
+        if row.state is RowState.ENDED:
+            self._keeper.add(await self._follower.outcome(row, of_row(row)))
+        else:
+            await self._follow(row)
+
+    async def _obey(self) -> None:
+        """
+        Cancel what this worker follows, once a person has said so. One that only records endings cancels nothing.
+        """
+        if self._campaign.stop == "CANCEL" and self._orders.keep and self._running:
+            rows, self._running = list(self._running.values()), {}
+            await self._follower.cancel(rows)
+
+    async def _follow(self, row: Row) -> None:
+        self._running[row.key] = row
+        try:
+            ending = await self._follower.ending(self._follower.handle(row), row.started_at or time.time())
+        except WaitTimeout:
+            self._overdue = True  # what a deadline asks for is a worker's to do
+            return
+        except NotFound as error:
+            log.error("Row %s: %s", row.key, error)
+            lost = {"reason": type(error).__name__}
+            self._recorder.add(Update(key=row.key, attempt=row.attempt, state=RowState.UNKNOWN, values=lost))
+            return
+        finally:
+            self._running.pop(row.key, None)
+        await self._finish(row, ending)
+
+    async def _finish(self, row: Row, ending: Ending) -> None:
+        self._recorder.add(as_ended(row, ending))
+        if self._orders.keep:
+            self._keeper.add(await self._follower.outcome(row, ending))
+
+    async def _write_all(self) -> None:
+        """
+        Put on record what has gathered, say that this worker lives; as long as it does.
+        """
+        while True:
+            await asyncio.sleep(_FLUSH)
+            try:
+                await self._recorder.flush()
+                if self._keeper.is_due:
+                    await self._keep()
+                if time.monotonic() - self._beaten >= _BEAT:
+                    await self._beat()
+            except (LedgerError, StorageFailed) as error:
+                self._trouble(error)
+            except Exception as error:
+                self._fatal = self._fatal or error
+                self._awake.set()
+                return
+            else:
+                self._troubled_since = None
+
+    def _trouble(self, error: TransactionlinkError) -> None:
+        now = time.monotonic()
+        first = self._troubled_since is None
+        self._troubled_since = now if self._troubled_since is None else self._troubled_since
+        log.log(logging.WARNING if first else logging.DEBUG, "Nothing can be put on record now: %s", error)
+        if now - self._troubled_since > _PATIENCE:
+            self._fatal = self._fatal or error
+            self._awake.set()
+
+    async def _keep(self) -> None:
+        await self._keeper.flush()
+        self._awake.set()
+
+    async def _beat(self) -> None:
+        self._beaten = time.monotonic()
+        spent, self._wire.spent = self._wire.spent, type(self._wire.spent)()
+        try:
+            await self._call(self._rows.beat, time.time(), spent)
+        except BaseException:
+            self._wire.spent += spent
+            raise
+
+    async def _end(self, writing: asyncio.Task[None], outcome: BatchOutcome) -> None:
+        """
+        End in good order: a start that is under way is finished, and everything that is known is written.
+        """
+        writing.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(writing, *self._tasks, return_exceptions=True)
+        returns = outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT, BatchOutcome.BREAKER_OPEN}
+        try:
+            await self._recorder.flush()
+            await self._keep()
+            await self._beat()
+            await self._call(self._rows.leave, time.time(), returns=returns)
+        except TransactionlinkError as error:
+            log.warning("Not everything could be put on record; whoever goes on finds it by the ledger: %s", error)
+            self._fatal = self._fatal or error
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments, **named)
+
+
+def _as_started(row: Row, came: Started) -> Update:
+    handle = came.execution.handle
+    values = {
+        "execution_id": came.execution.id,
+        "api_version": handle.api_version,
+        "deadline": handle.deadline,
+        "expires_at": handle.expires_at,
+        "started_at": came.at,
+        "reason": CHANGED if came.changed else None,
+    }
+    return Update(key=row.key, attempt=row.attempt, state=RowState.STARTED, values=values)
+
+
+__all__ = ["FOLLOWED", "Orders", "Worker"]

@@ -1,0 +1,85 @@
+"""
+What ``tl batch`` prints about a campaign, and the exit code that stands for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tl_orchestration.cli.outcomes import INTERRUPTED, ROWS_FAILED, ROWS_LEFT, SUCCESS, UNKNOWN_STARTS
+from tl_orchestration.cli.output import answer_json, answer_lines, tell
+
+if TYPE_CHECKING:
+    from tl_orchestration.batch import BatchSummary, LoadReport
+
+
+def code_of(summary: BatchSummary) -> int:
+    """
+    The gravest thing that there is to say about a campaign.
+    """
+    from tl_orchestration.batch import BatchOutcome
+
+    if summary.outcome is BatchOutcome.INTERRUPTED:
+        return INTERRUPTED
+    if summary.unknown:
+        return UNKNOWN_STARTS
+    if summary.failed:
+        return ROWS_FAILED
+    return SUCCESS if summary.is_finished else ROWS_LEFT
+
+
+def tell_load(report: LoadReport) -> None:
+    """
+    Tell what a pass over the source has found.
+    """
+    if report.skipped:
+        tell("The source is loaded already, and has not changed.")
+        return
+    tell(f"{report.read} rows read, {report.accepted} can be run.")
+    for count, what in (
+        (report.collapsed, "repeat another row"),
+        (report.rejected, "cannot be run"),
+        (report.changed, "changed after they had started"),
+        (report.withdrawn, "are no longer in the source"),
+    ):
+        if count:
+            tell(f"{count} rows {what}.")
+    if report.conflicting:
+        tell(f"{report.conflicting} keys have several different rows; none of these is started.")
+    for one in report.samples:
+        tell(f"  row {one['row']}, key {one['key']}, column {one['column']}: {one['reason']}")
+    for name in report.rejects:
+        tell(f"All of what cannot be run is in {name}, beside the results.")
+
+
+def answer(summary: BatchSummary, *, as_json: bool) -> int:
+    """
+    Print a campaign. Returns its exit code.
+    """
+    if as_json:
+        answer_json(summary.to_dict())
+    else:
+        counts = [(state.value.lower(), f"{count:,}") for state, count in sorted(summary.counts.items())]
+        spent = ", ".join(f"{count:,} {operation}" for operation, count in sorted(summary.requests.items()))
+        outcome = None if summary.outcome is None else summary.outcome.value.lower().replace("_", " ")
+        answer_lines(
+            [
+                ("campaign", summary.campaign),
+                ("outcome", outcome),
+                *counts,
+                ("requests", spent),
+                ("stopped", summary.stop.lower()),
+                ("breaker", "open" if summary.breaker_open else None),
+                ("output", summary.output),
+            ]
+        )
+    if summary.unknown:
+        tell(
+            f"{summary.unknown} rows may or may not have started: `tl batch export {summary.campaign} --state UNKNOWN`"
+            " names them. Look for each in the vendor's dashboard, tell the ledger (`tl ledger adopt` or `not-started`"
+            f" batch/{summary.campaign}/KEY), then `tl batch retry {summary.campaign} --state UNKNOWN`."
+        )
+    return code_of(summary)
+
+
+__all__ = ["answer", "code_of", "tell_load"]

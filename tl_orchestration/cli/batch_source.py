@@ -1,0 +1,106 @@
+"""
+From options to what a campaign runs: its source, and which column is what.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from attrs import frozen
+
+from tl_orchestration.cli.parameters import read_object
+
+if TYPE_CHECKING:
+    from tl_orchestration.batch import Book, Column, Columns
+
+SOURCE_URL = "TRANSACTIONLINK_BATCH_SOURCE_URL"
+_OTHERS = ("parameters_from", "record_id", "locale", "expires_in", "default_locale")
+
+
+@frozen(kw_only=True)
+class Described:
+    """
+    What the options say, not checked yet.
+    """
+
+    source: str | None
+    query: Path | None
+    definition: str
+    columns: str | None
+    key: str | None
+    parameters: tuple[str, ...]
+    others: dict[str, str | None]
+
+    def book(self) -> Book:
+        """
+        Raises:
+            click.UsageError: Options are missing or contradict one another.
+            InvalidSettings: The source cannot be used.
+        """
+        from tl_orchestration.batch import Book, Query, source
+
+        if (self.source is None) == (self.query is None):
+            raise click.UsageError("Give either SOURCE or --query, and not both.")
+        if self.source is not None:
+            return Book(workflow_definition_id=self.definition, source=source(self.source), columns=self._columns())
+        url = os.environ.get(SOURCE_URL, "").strip()
+        if not url:
+            raise click.UsageError(f"--query needs {SOURCE_URL}: the URL of the database that has the rows.")
+        assert self.query is not None
+        try:
+            statement = self.query.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise click.UsageError("The --query file cannot be read.") from None
+        return Book(workflow_definition_id=self.definition, source=Query(url, statement), columns=self._columns())
+
+    def _columns(self) -> Columns:
+        from tl_orchestration.batch import Columns
+
+        if self.columns is None:
+            if self.key is None:
+                raise click.UsageError("Give --key-column, or --columns with the whole mapping.")
+            named = {name: value for name, value in self.others.items() if value is not None}
+            return Columns(key=self.key, parameters=dict(map(_parameter, self.parameters)), **named)
+        if self.key is not None or self.parameters or any(self.others.values()):
+            raise click.UsageError("--columns has the whole mapping: give no other option for columns.")
+        document = read_object(self.columns, "--columns")
+        if surplus := sorted(set(document) - {"key", "parameters", *_OTHERS}):
+            raise click.UsageError(f"--columns has members that are not known: {', '.join(surplus)}.")
+        try:
+            given = {name: _column(value) for name, value in dict(document.pop("parameters", {})).items()}
+            return Columns(parameters=given, **document)
+        except (TypeError, ValueError, AttributeError):
+            raise click.UsageError(
+                '--columns must be like {"key": "id", "parameters": {"firstName": "first", "dateOfBirth": {"name":'
+                ' "born", "type": "date"}}}.'
+            ) from None
+
+
+def _parameter(text: str) -> tuple[str, Column]:
+    from tl_orchestration.batch import Column
+
+    name, equals, rest = text.partition("=")
+    column, colon, kind = rest.rpartition(":")
+    if not colon:
+        column, kind = rest, "as-is"
+    if not (name and equals and column):
+        raise click.UsageError("--parameter must be NAME=COLUMN or NAME=COLUMN:TYPE.")
+    required = not kind.endswith("?")
+    try:
+        return name, Column(column, kind.removesuffix("?") or "as-is", required)  # type: ignore[arg-type]
+    except ValueError:
+        raise click.UsageError(
+            "The TYPE of a --parameter is text, integer, number, boolean, date or json, with ? where it may be missing."
+        ) from None
+
+
+def _column(value: Any) -> Column:
+    from tl_orchestration.batch import Column
+
+    return Column(value) if isinstance(value, str) else Column(**value)
+
+
+__all__ = ["SOURCE_URL", "Described"]
