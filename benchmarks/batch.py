@@ -199,9 +199,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"rss_mib": peak}))
         return
-    print(
-        f"{chosen.rows:,} rows of {DURATION:g} s each, {IN_FLIGHT} in flight, {CONNECTIONS} connections, {os.cpu_count()} CPUs"
-    )
+    shape = f"{chosen.rows:,} rows of {DURATION:g} s each, {IN_FLIGHT} in flight"
+    print(f"{shape}, {CONNECTIONS} connections, {os.cpu_count()} CPUs", flush=True)
     theirs = measure("bare", chosen.rows)
     print(_shown("bare loop", chosen.rows, theirs), flush=True)
     ours = measure("batch", chosen.rows, chosen.store)

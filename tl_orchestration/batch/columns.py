@@ -225,6 +225,8 @@ def _date(value: Any) -> str:
         return value.date().isoformat()
     if isinstance(value, date):
         return value.isoformat()
+    if not isinstance(value, str):
+        raise TypeError
     return date.fromisoformat(value.strip()).isoformat()
 
 

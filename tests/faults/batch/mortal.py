@@ -92,7 +92,8 @@ def carry_out(order: Order) -> dict[str, Any]:
     watch(points)
     # Every row is polled at once and often, so that a run is short.
     thrift.SCOUT_EVERY = 1
-    thrift.SCOUTING = following.SCOUTING = Pacing.every(0.05)
+    for module in (thrift, following):
+        vars(module)["SCOUTING"] = Pacing.every(0.05)
     clock = Clock(now=lambda: time.time() + order.later, monotonic=time.monotonic)
     client = AsyncClient(OrganizationToken(TOKEN), order.service, ledger=ledger, clock=clock)
     book = Book(

@@ -40,7 +40,7 @@ def test_every_row_is_started_once_and_kept(either: Scene) -> None:
 
 def test_bad_rows_stop_nothing_and_show_no_value(scene: Scene) -> None:
     """Bad and conflicting rows go to the reject file, identical ones collapse, the others run."""
-    lines = [
+    lines: list[dict[str, str] | str] = [
         {"id": "a", "first": "Ada"},
         {"id": "a", "first": "Ada"},
         {"id": "b", "first": "Secret One"},

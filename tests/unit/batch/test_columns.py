@@ -1,0 +1,107 @@
+"""A record becomes a request, or a reason that shows no value."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tl_orchestration.batch import Column, Columns
+from tl_orchestration.batch.columns import BadRow, value_of
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("as-is", " x ", " x "),
+        ("as-is", date(1990, 1, 2), "1990-01-02"),
+        ("as-is", Decimal("1.5"), 1.5),
+        ("as-is", Decimal("7"), 7),
+        ("text", " x ", "x"),
+        ("text", 12, "12"),
+        ("integer", " 42 ", 42),
+        ("integer", 42.0, 42),
+        ("number", "1.5", 1.5),
+        ("number", "2", 2),
+        ("boolean", "Yes", True),
+        ("boolean", False, False),
+        ("date", "1990-12-31", "1990-12-31"),
+        ("date", datetime(1990, 12, 31, 5), "1990-12-31"),  # noqa: DTZ001 -- as a Parquet file has it
+        ("json", '{"a": [1]}', {"a": [1]}),
+    ],
+)
+def test_values_become_their_type(kind: Any, value: Any, expected: Any) -> None:
+    """What the source gives is read as what the mapping says."""
+    assert value_of({"c": value}, Column("c", kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("as-is", b"SECRET"),
+        ("text", ["SECRET"]),
+        ("text", True),
+        ("integer", "SECRET"),
+        ("integer", 1.5),
+        ("integer", "1" * 30),
+        ("number", "SECRET"),
+        ("number", "nan"),
+        ("boolean", "SECRET"),
+        ("date", "31.12.1990"),
+        ("date", 7),
+        ("json", "SECRET"),
+    ],
+)
+def test_what_is_no_such_value_is_told_without_it(kind: Any, value: Any) -> None:
+    """The complaint names column and type."""
+    with pytest.raises(BadRow) as bad:
+        value_of({"c": value}, Column("c", kind))
+    assert bad.value.column == "c"
+    assert "SECRET" not in str(bad.value)
+
+
+def test_a_missing_value_is_bad_or_left_out() -> None:
+    """As the column says."""
+    columns = Columns(key="id", parameters={"a": Column("a", "text", required=False), "b": "b"})
+    assert columns.request_of({"id": 1, "a": " ", "b": "x"}, "kyc").parameters == {"b": "x"}
+    with pytest.raises(BadRow, match="missing"):
+        columns.request_of({"id": 1, "b": None}, "kyc")
+
+
+def test_the_fields_of_a_request_come_from_columns() -> None:
+    """Record, language and expiry; an object of parameters lies below those that are named."""
+    columns = Columns(key="id", parameters={"a": "x"}, parameters_from="p", record_id="r", locale="l", expires_in="e")
+    record = {"id": "7", "x": 1, "p": {"a": 0, "b": 2}, "r": "0" * 32, "l": "de", "e": "3600"}
+    request = columns.request_of(record, "kyc")
+    assert request.parameters == {"a": 1, "b": 2}
+    assert (request.locale, request.record_id) == ("de", "00000000-0000-0000-0000-000000000000")
+    assert request.expires_in is not None
+    assert request.expires_in.total_seconds() == 3600
+    assert columns.request_of({**record, "l": "", "r": None, "e": ""}, "kyc").locale == "en"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("r", "SECRET"), ("l", "SE CRET"), ("e", "5"), ("x", float("nan"))],
+)
+def test_what_the_request_refuses_names_the_column(column: str, value: Any) -> None:
+    """The column of the source, not the field of the request; and no value."""
+    columns = Columns(key="id", parameters={"a": "x"}, record_id="r", locale="l", expires_in="e")
+    with pytest.raises(BadRow) as bad:
+        columns.request_of({"id": "7", "x": 1, column: value}, "kyc")
+    assert bad.value.column == column
+    assert "SE" not in str(bad.value)
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", True, 1.5, "a\nb", "x" * 3000])
+def test_a_key_must_be_usable(value: Any) -> None:
+    """Text or a whole number, on one line."""
+    with pytest.raises(BadRow):
+        Columns(key="id").key_of({"id": value})
+
+
+def test_keys_are_text() -> None:
+    """A number and its digits are the same key."""
+    assert Columns(key="id").key_of({"id": 7}) == Columns(key="id").key_of({"id": " 7 "}) == "7"

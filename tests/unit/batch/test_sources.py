@@ -1,0 +1,123 @@
+"""Every kind of source gives its records in portions, and each portion again."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tl_orchestration.batch import Query, source
+from tl_orchestration.batch.delimited import Delimited
+from tl_orchestration.batch.lines import LONGEST_LINE, lines
+from tl_orchestration.batch.places import place
+from tl_orchestration.batch.sources import Source, Unreadable
+from tl_orchestration.errors import InvalidSettings, StorageFailed
+
+ROWS = [{"id": f"c{number}", "name": f'A "quoted",\nname {number} é'} for number in range(25)]
+
+
+def jsonl(folder: Path) -> Source:
+    file = folder / "in.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in ROWS))
+    return source(file)
+
+
+def delimited(folder: Path) -> Source:
+    quoted = ("{},{}\n".format(row["id"], '"' + row["name"].replace('"', '""') + '"') for row in ROWS)
+    file = folder / "in.csv"
+    file.write_text("\ufeffid,name\n" + "".join(quoted))
+    return source(file)
+
+
+def parquet(folder: Path) -> Source:
+    import pyarrow  # type: ignore[import-untyped]  # it has no types
+    from pyarrow import parquet as files
+
+    files.write_table(pyarrow.Table.from_pylist(ROWS), folder / "in.parquet", row_group_size=7)
+    return source(folder / "in.parquet")
+
+
+def query(folder: Path) -> Source:
+    engine = create_engine(f"sqlite:///{folder}/customers.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (id TEXT, name TEXT, old INT)"))
+        connection.execute(text("INSERT INTO customers VALUES (:id, :name, 0)"), ROWS)
+        connection.execute(text("INSERT INTO customers VALUES ('gone', 'x', 1)"))
+    return Query(engine, "SELECT id, name FROM customers WHERE old = :old;", {"old": 0})
+
+
+def memory(folder: Path) -> Source:
+    file = place(f"memory://{folder.name}/in.jsonl")
+    file.write("\n".join(json.dumps(row) for row in ROWS).encode())
+    return source(f"memory://{folder.name}/in.jsonl")
+
+
+@pytest.mark.parametrize("make", [jsonl, delimited, parquet, query, memory])
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_portions_can_be_read_again(make: Callable[[Path], Source], size: int, tmp_path: Path) -> None:
+    """All records come in order, and each portion's by its locator alone, which is JSON."""
+    given = make(tmp_path).with_columns("id", frozenset({"id", "name"}))
+    portions = list(given.portions(size))
+    assert [record for portion in portions for record in portion.records] == ROWS
+    for portion in reversed(portions):
+        records: list[Any] = list(portion.records)
+        again = given.again(json.loads(json.dumps(portion.locator)), [record["id"] for record in records])
+        assert sorted(again, key=lambda row: str(row["id"])) == sorted(records, key=lambda row: str(row["id"]))
+
+
+@pytest.mark.parametrize("make", [delimited, parquet, query])
+def test_a_missing_column_is_told_before_anything_is_read(make: Callable[[Path], Source], tmp_path: Path) -> None:
+    """By its name."""
+    with pytest.raises(InvalidSettings, match="birthday"):
+        make(tmp_path).with_columns("id", frozenset({"id", "birthday"}))
+
+
+def test_bad_records_do_not_hide_the_next_ones(tmp_path: Path) -> None:
+    """Each is unreadable by itself."""
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(b'{"id": 1}\n[]\n{"id": 1, "id": 2}\n\xff\xfe\n\n{"id": 2}\r\n')
+    (portion,) = source(file).portions(10)
+    assert [isinstance(record, Unreadable) for record in portion.records] == [False, True, True, True, False]
+    table = tmp_path / "in.csv"
+    table.write_bytes(b"id,name\n1,a\n2\n3,\xff\n4,b\n")
+    (portion,) = source(table).portions(10)
+    assert [isinstance(record, Unreadable) for record in portion.records] == [False, True, True, False]
+
+
+def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
+    """As spreadsheets write them."""
+    file = tmp_path / "in.csv"
+    file.write_bytes("id;name\n1;Zoé\n".encode("latin-1"))
+    (portion,) = Delimited(place(file), ";", "latin-1").portions(10)
+    assert portion.records == [{"id": "1", "name": "Zoé"}]
+
+
+def test_identity_changes_with_the_file(tmp_path: Path) -> None:
+    """Of what was read once, nothing has to be read again."""
+    first = jsonl(tmp_path).identity()
+    assert jsonl(tmp_path).identity() != first or first is not None
+    (tmp_path / "in.jsonl").write_text("{}")
+    assert source(tmp_path / "in.jsonl").identity() != first
+
+
+def test_a_source_must_be_known_and_there(tmp_path: Path) -> None:
+    """Compressed files, other names, unknown storages and missing files are told."""
+    with pytest.raises(InvalidSettings, match="not be compressed"):
+        source(tmp_path / "in.csv.gz")
+    with pytest.raises(InvalidSettings, match="nowhere://"):
+        source("nowhere://user:secret@bucket/in.csv")
+    with pytest.raises(StorageFailed, match="FileNotFoundError"):
+        list(source(tmp_path / "none.jsonl").portions(1))
+
+
+def test_a_line_without_end_costs_no_memory() -> None:
+    """It is cut, and the lines behind it keep their places."""
+    content = b"a\n" + b"x" * (3 * LONGEST_LINE) + b"\nb\n"
+    found = list(lines(io.BytesIO(content)))
+    assert [(end, len(line)) for end, line in found if line != b"b\n"] == [(2, 2), (found[1][0], LONGEST_LINE + 1)]
+    assert found[-1] == (len(content), b"b\n")
