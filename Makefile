@@ -75,6 +75,8 @@ bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run
 	@$(PY) -m benchmarks.watch
 	@$(PY) -m benchmarks.receiver
 	@$(PY) -m benchmarks.detection
+	@$(PY) -m benchmarks.defer_after
+	@$(PY) -m benchmarks.triggerer
 
 mutants: env-airflow ## Mutation testing of the start protocol, ends within ten minutes; GROUP=webhooks for theirs
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
@@ -90,7 +92,7 @@ $(AIRFLOW)/.complete: pyproject.toml constraints/airflow.txt dev/bootstrap.sh
 	@echo "building $(AIRFLOW)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(AIRFLOW)
-	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,cli,sandbox,sql,webhooks]' --group dev --group bench
+	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt -e '.[airflow,batch,cli,sandbox,sql,webhooks]' --group dev --group bench
 	@touch $@
 
 env-airflow-matrix: $(AIRFLOW_MATRIX:%=.venvs/airflow-%/.complete) ## Build an environment for each other supported Airflow
@@ -99,7 +101,7 @@ env-airflow-matrix: $(AIRFLOW_MATRIX:%=.venvs/airflow-%/.complete) ## Build an e
 	@echo "building $(@D)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(@D)
-	@$(UV) pip install --quiet --prerelease if-necessary-or-explicit --python $(@D)/bin/python -c constraints/airflow-$*.txt -e '.[airflow,cli,sandbox,sql,webhooks]' --group dev
+	@$(UV) pip install --quiet --prerelease if-necessary-or-explicit --python $(@D)/bin/python -c constraints/airflow-$*.txt -e '.[airflow,batch,cli,sandbox,sql,webhooks]' --group dev
 	@touch $@
 
 # Bytecode: every server, runner and flow run is a process, and tests write none. Without it, each takes seconds to compile Prefect.
@@ -109,7 +111,7 @@ $(PREFECT)/.complete: pyproject.toml constraints/prefect-3.9.txt dev/bootstrap.s
 	@echo "building $(PREFECT)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT)
-	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev
+	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_PY) -c constraints/prefect-3.9.txt $(PREFECT_OVERRIDES) -e '.[prefect,batch,cli,sandbox,sql,webhooks]' --group dev
 	@touch $@
 
 env-prefect-min: $(PREFECT_MIN)/.complete ## Build .venvs/prefect-min with the oldest Prefect that is supported
@@ -119,7 +121,7 @@ $(PREFECT_MIN)/.complete: pyproject.toml constraints/prefect-3.6.17.txt dev/boot
 	@echo "building $(PREFECT_MIN)"
 	@dev/bootstrap.sh
 	@$(UV) venv --quiet --allow-existing --python python3.11 $(PREFECT_MIN)
-	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
+	@$(UV) pip install --quiet --compile-bytecode --python $(PREFECT_MIN)/bin/python -c constraints/prefect-3.6.17.txt -e '.[prefect,batch,cli,sandbox,sql,webhooks]' --group dev importlib_metadata
 	@touch $@
 
 env-docs: $(DOCS)/.complete ## Build .venvs/docs
@@ -134,14 +136,14 @@ $(DOCS)/.complete: pyproject.toml constraints/docs.txt dev/bootstrap.sh
 constraints: ## Pin the newest versions that the environments resolve to
 	@dev/bootstrap.sh
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants --group release -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
+		--extra airflow --extra batch --extra cli --extra sandbox --extra sql --extra webhooks --group dev --group bench --group mutants --group release -c <(echo 'apache-airflow==3.3.2') -o constraints/airflow.txt
 # Airflow 3.2.2 bounds neither FastAPI, cadwyn nor pydantic, and its API server does not start with later ones.
 	@for version in 3.1.8 3.2.2 3.4.0b2; do $(UV) pip compile --quiet --upgrade --prerelease if-necessary-or-explicit --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra airflow --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo "apache-airflow==$$version"; [ $$version != 3.2.2 ] || printf 'fastapi<0.137\ncadwyn<8\npydantic<2.14\n') -o constraints/airflow-$${version%.*}.txt; done
+		--extra airflow --extra batch --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo "apache-airflow==$$version"; [ $$version != 3.2.2 ] || printf 'fastapi<0.137\ncadwyn<8\npydantic<2.14\n') -o constraints/airflow-$${version%.*}.txt; done
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml \
-		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
+		--extra prefect --extra batch --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.9.1') $(PREFECT_OVERRIDES) -o constraints/prefect-3.9.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 pyproject.toml <(printf 'fastapi<0.132\nimportlib_metadata\n') \
-		--extra prefect --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
+		--extra prefect --extra batch --extra cli --extra sandbox --extra sql --extra webhooks --group dev -c <(echo 'prefect==3.6.17') -o constraints/prefect-3.6.17.txt
 	@$(UV) pip compile --quiet --upgrade --no-header --no-annotate --python-version 3.11 --group docs -o constraints/docs.txt
 
 clean: ## Remove environments and caches

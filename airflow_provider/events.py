@@ -104,6 +104,58 @@ class WaitEvent:
             ) from None
 
 
+@frozen(kw_only=True)
+class BatchEvent:
+    """
+    The payload of a batch trigger's event: there is something for a worker to do, or the wait itself has failed.
+
+    Args:
+        campaign: Whose.
+        error: Class name of the error, where the wait failed.
+        status_code: HTTP status of that error, if it had one.
+    """
+
+    campaign: str
+    error: str | None = None
+    status_code: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As JSON values.
+        """
+        return {
+            "format": EVENT_FORMAT,
+            "campaign": self.campaign,
+            "error": self.error,
+            "status_code": self.status_code,
+        }
+
+    @classmethod
+    def from_dict(cls, payload: Any) -> BatchEvent:
+        """
+        Read a payload.
+
+        Raises:
+            InvalidAnswer: It is not an event of a known format.
+        """
+        try:
+            if type(payload["format"]) is not int or payload["format"] != EVENT_FORMAT:
+                raise ValueError("format")
+            campaign = _optional(payload, "campaign", str)
+            if campaign is None:
+                raise ValueError("campaign")
+            return cls(
+                campaign=campaign,
+                error=_optional(payload, "error", str),
+                status_code=_optional(payload, "status_code", int),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InvalidAnswer(
+                "The task was resumed with an event that this version does not understand. Clear the task: it goes on"
+                " with its campaign."
+            ) from None
+
+
 def _optional(payload: Any, name: str, *kinds: type) -> Any:
     value = payload.get(name)
     if value is None:

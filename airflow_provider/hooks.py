@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.hints import HintSource
-    from tl_orchestration.ledger import Ledger
+    from tl_orchestration.ledger import Ledger, SqlLedger
     from tl_orchestration.result_uri import ResultUri
 
 _SETTINGS = (
@@ -130,15 +130,13 @@ class TransactionlinkHook(BaseHook):
         except AirflowNotFoundException:
             raise _undefined(self.transactionlink_conn_id) from None
 
-    @staticmethod
-    def async_client(
-        connection: Connection, status_map: Mapping[str, str] | None = None, inbox: HintSource | None = None
-    ) -> AsyncClient:
+    def batch_client(self, ledger: SqlLedger) -> AsyncClient:
         """
-        A client for an event loop, with what a connection says. Its credential stays as it was read.
+        A client for a batch in a worker. The connection is read once, now, and again when the service refuses its
+        credential.
 
         Args:
-            inbox: Where webhooks arrive, so that its waits hear of endings.
+            ledger: Keeps the campaign.
 
         Raises:
             InvalidSettings: As :meth:`get_client`.
@@ -146,7 +144,32 @@ class TransactionlinkHook(BaseHook):
         from airflow_provider.observer import observer
         from tl_orchestration import AsyncClient
 
-        return AsyncClient(**client_arguments(connection, status_map), observer=observer(triggerer=True), inbox=inbox)
+        arguments = client_arguments(self._connection(), look_up=self._look_up)
+        return AsyncClient(**arguments, ledger=ledger, observer=observer(triggerer=False))
+
+    @staticmethod
+    def async_client(
+        connection: Connection,
+        status_map: Mapping[str, str] | None = None,
+        inbox: HintSource | None = None,
+        ledger: Ledger | None = None,
+    ) -> AsyncClient:
+        """
+        A client for an event loop, with what a connection says. Its credential stays as it was read.
+
+        Args:
+            inbox: Where webhooks arrive, so that its waits hear of endings.
+            ledger: Of the campaign that it waits for.
+
+        Raises:
+            InvalidSettings: As :meth:`get_client`.
+        """
+        from airflow_provider.observer import observer
+        from tl_orchestration import AsyncClient
+
+        return AsyncClient(
+            **client_arguments(connection, status_map), ledger=ledger, observer=observer(triggerer=True), inbox=inbox
+        )
 
     def service(self) -> str:
         """
@@ -154,37 +177,24 @@ class TransactionlinkHook(BaseHook):
         """
         return _service(_extra(self._connection()))
 
-    def sql_ledger(self) -> Ledger:
+    def sql_ledger(self, what: str = "A key") -> SqlLedger:
         """
         The ledger at :meth:`ledger_url`. Nothing is opened before its first use.
+
+        Args:
+            what: What needs it, as the subject of a sentence.
 
         Raises:
             InvalidSettings: There is none, it cannot be used, or what it needs is not installed.
         """
-        from tl_orchestration.errors import InvalidSettings
-
-        url = self.ledger_url()
-        if not url:
-            raise InvalidSettings(
-                f"A key needs a SQL ledger, and neither connection {self.transactionlink_conn_id!r} (ledger_url) nor"
-                " [transactionlink] ledger_url of airflow.cfg names one, such as"
-                " postgresql+psycopg://user@host/database. Nothing was started."
-            )
-        try:
-            from tl_orchestration.ledger import SqlLedger
-        except ImportError as error:
-            raise InvalidSettings(f"This task is kept in a SQL ledger, and {error}.") from None
-        return SqlLedger(url)
+        return sql_ledger(self._connection(), what)
 
     def ledger_url(self) -> str:
         """
         Of the SQL ledger: the connection's ``ledger_url``, else ``[transactionlink] ledger_url`` of ``airflow.cfg``;
         empty without one.
         """
-        from airflow_provider.versions import conf
-
-        named = _extra(self._connection()).get("ledger_url")
-        return str(named or conf.get("transactionlink", "ledger_url", fallback="") or "").strip()
+        return _ledger_url(self._connection())
 
     def execution_url(self, execution_id: str) -> str:
         """
@@ -265,6 +275,32 @@ def inbox_url(connection: Connection) -> str | None:
     return inboxes.url_of(_extra(connection))
 
 
+def sql_ledger(connection: Connection, what: str) -> SqlLedger:
+    """
+    The SQL ledger that a connection names, or Airflow's configuration. Nothing is opened before its first use.
+
+    Args:
+        what: What needs it, as the subject of a sentence.
+
+    Raises:
+        InvalidSettings: There is none, it cannot be used, or what it needs is not installed.
+    """
+    from tl_orchestration.errors import InvalidSettings
+
+    url = _ledger_url(connection)
+    if not url:
+        raise InvalidSettings(
+            f"{what} needs a SQL ledger, and neither connection {connection.conn_id!r} (ledger_url) nor"
+            " [transactionlink] ledger_url of airflow.cfg names one, such as"
+            " postgresql+psycopg://user@host/database. Nothing was started."
+        )
+    try:
+        from tl_orchestration.ledger import SqlLedger
+    except ImportError as error:
+        raise InvalidSettings(f"This task is kept in a SQL ledger, and {error}.") from None
+    return SqlLedger(url)
+
+
 def client_arguments(
     connection: Connection,
     status_map: Mapping[str, str] | None = None,
@@ -308,6 +344,13 @@ def client_arguments(
         "service": _service(extra),
         "settings": settings,
     }
+
+
+def _ledger_url(connection: Connection) -> str:
+    from airflow_provider.versions import conf
+
+    named = _extra(connection).get("ledger_url")
+    return str(named or conf.get("transactionlink", "ledger_url", fallback="") or "").strip()
 
 
 def _service(extra: Mapping[str, Any]) -> str:

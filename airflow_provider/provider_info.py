@@ -32,7 +32,11 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider.triggers", "airflow_provider.event_trigger"],
+                "python-modules": [
+                    "airflow_provider.triggers",
+                    "airflow_provider.batch_trigger",
+                    "airflow_provider.event_trigger",
+                ],
             }
         ],
         "task-decorators": [
@@ -120,6 +124,15 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "/etc/tl/keys",
                         "default": "",
+                    },
+                    "webhook_unencoded": {
+                        "description": (
+                            'Whether signatures over the body as it is are taken, too, whose header says "b64": false.'
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
                     },
                     "webhook_b3os_secrets": {
                         "description": (

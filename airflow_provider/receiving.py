@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider import inboxes
 from airflow_provider.versions import conf
+from tl_orchestration.webhooks.spells import Spells
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -49,6 +50,7 @@ class Application:
 
     def __init__(self) -> None:
         self._making: asyncio.Task[_Application] | None = None
+        self._failures = Spells(log)
 
     async def __call__(
         self,
@@ -65,7 +67,7 @@ class Application:
             application = await asyncio.shield(self._making)
         except Exception as error:
             said = str(error) if _is_ours(error) else type(error).__name__
-            log.error("Webhooks cannot be received: %s", said)
+            self._failures.warn("Webhooks cannot be received: %s", said)
             await send({"type": "http.response.start", "status": 503, "headers": [(b"connection", b"close")]})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -111,7 +113,8 @@ def _verifiers() -> list[Verifier]:
         keys = FetchedKeys(
             KeyServer(_option("webhook_key_host") or _VENDOR, Settings(allowed_hosts=hosts or None)).fetch
         )
-    verifiers: list[Verifier] = [JwsVerifier(keys)]
+    unencoded = conf.getboolean(_SECTION, "webhook_unencoded", fallback=False)
+    verifiers: list[Verifier] = [JwsVerifier(keys, allow_unencoded=unencoded)]
     if secrets := [Secret(one) for one in _option("webhook_b3os_secrets").split()]:
         verifiers.append(HmacVerifier(secrets, header=_option("webhook_b3os_header") or B3OS_HEADER))
     return verifiers

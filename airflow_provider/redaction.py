@@ -43,6 +43,14 @@ class Withheld:
     __str__ = __repr__
 
 
+def without_password(value: Any) -> Any:
+    """
+    A rendered path or URI; withheld, where a password may be in it.
+    """
+    authority = value.partition("://")[2].partition("/")[0] if isinstance(value, str) else ""
+    return Withheld(value) if ":" in authority.rpartition("@")[0] else value
+
+
 def revealed(value: Any) -> Any:
     """
     The value itself, withheld or not.

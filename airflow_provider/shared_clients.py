@@ -80,6 +80,26 @@ async def borrowed(conn_id: str, status_map: Mapping[str, str]) -> AsyncIterator
             await shared.client.close()
 
 
+@contextlib.asynccontextmanager
+async def with_ledger(conn_id: str) -> AsyncIterator[AsyncClient]:
+    """
+    A client with the SQL ledger of a connection, for one batch. It is not shared: few wait for a batch, each for
+    thousands of executions.
+
+    Raises:
+        InvalidSettings: The connection cannot be used, or names no ledger.
+    """
+    from airflow_provider.hooks import TransactionlinkHook, sql_ledger
+
+    found = await _looked_up(_pools.setdefault(asyncio.get_running_loop(), _Pool()), conn_id)
+    ledger = sql_ledger(found.connection, "A batch")
+    try:
+        async with TransactionlinkHook.async_client(found.connection, None, found.inbox, ledger) as client:
+            yield client
+    finally:
+        await asyncio.to_thread(ledger.close)
+
+
 async def _current(pool: _Pool, key: _Key) -> _Shared:
     from airflow_provider.hooks import TransactionlinkHook
 

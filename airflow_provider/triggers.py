@@ -23,7 +23,33 @@ if TYPE_CHECKING:
 _CREDENTIAL_PAUSE = 15.0
 _CREDENTIAL_BUDGET = 900.0
 #: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
-_CANCEL_BUDGET = 25.0
+CANCEL_BUDGET = 25.0
+
+
+class Forbearance:
+    """
+    For how long a wait in the running event loop bears that its credential is refused.
+    """
+
+    def __init__(self) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
+        self._gives_up = self._began + _CREDENTIAL_BUDGET
+
+    def is_over(self) -> bool:
+        """
+        Asked at each refusal.
+        """
+        if self._now() - self._began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
+            self._gives_up = self._now() + _CREDENTIAL_BUDGET
+        return self._now() > self._gives_up
+
+    async def pause(self) -> None:
+        """
+        Until the next attempt.
+        """
+        await asyncio.sleep(_CREDENTIAL_PAUSE)
+        self._began = self._now()
 
 
 class TransactionlinkExecutionTrigger(BaseTrigger):
@@ -125,7 +151,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
             return
         try:
             async with (
-                asyncio.timeout(_CANCEL_BUDGET),
+                asyncio.timeout(CANCEL_BUDGET),
                 shared_clients.borrowed(self.transactionlink_conn_id, self.status_map) as client,
             ):
                 await client.cancel(self._handle(client))
@@ -185,19 +211,15 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
             cancel_on_timeout=False,
             credential_budget=0.0,
         )
-        now = asyncio.get_running_loop().time
-        gives_up = now() + _CREDENTIAL_BUDGET
+        bearable = Forbearance()
         while True:
-            began = now()
             try:
                 return await self._wait_once(patience)
             except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
-                if now() - began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
-                    gives_up = now() + _CREDENTIAL_BUDGET
-                if now() > gives_up:
+                if bearable.is_over():
                     raise
                 self.log.warning("Waiting for execution %s goes on: %s", self.execution_id, error)
-                await asyncio.sleep(_CREDENTIAL_PAUSE)
+                await bearable.pause()
 
     def _handle(self, client: AsyncClient) -> Handle:
         from tl_orchestration import Handle

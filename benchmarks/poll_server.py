@@ -1,8 +1,9 @@
 """
 A service that does nothing but answer polls, so that it does not dominate what is measured.
 
-An execution's id says when it ends: ``<name>-<epoch milliseconds>``. The process prints its port, serves loopback
-until its standard input closes, and tells on ``GET /seen`` how many connections have polled, and how often.
+An execution's id says when it ends: ``<name>-<epoch milliseconds>``; until then, it has no result. The process prints
+its port, serves loopback until its standard input closes, and tells on ``GET /seen`` how many connections have polled,
+and how often.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ class _Connection(asyncio.Protocol):
         self._pending += data
         while (end := self._pending.find(b"\r\n\r\n")) >= 0:
             head, self._pending = self._pending[:end], self._pending[end + 4 :]
-            self._answer(head.split(b" ", 2)[1].decode().rpartition("/")[2])
+            self._answer(head.split(b" ", 2)[1].decode())
 
-    def _answer(self, name: str) -> None:
+    def _answer(self, path: str) -> None:
+        head = _HEAD
+        name = path.removesuffix("/result").rpartition("/")[2]
         if name == "seen":
             body = f'{{"connections":{_Connection.seen},"polls":{_Connection.polls}}}'
         else:
@@ -45,7 +48,9 @@ class _Connection(asyncio.Protocol):
             self._polled = True
             ended = time.time() * 1000 >= int(name.rpartition("-")[2])
             body = _BODY % (name, "COMPLETED" if ended else "RUNNING")
-        self._transport.write((_HEAD % len(body) + body).encode())
+            if path.endswith("/result") and not ended:
+                head, body = _HEAD.replace("200 OK", "404 Not Found"), "{}"
+        self._transport.write((head % len(body) + body).encode())
 
 
 async def _serve() -> None:

@@ -1,11 +1,13 @@
 """
-What a release consists of: wheel, source distribution, and the bill of materials of what the wheel brings along.
+What a release consists of: wheel, source distribution, bill of materials of what the wheel brings along, and for each
+orchestrator a list of everything to install with it, by version and hash.
 
 ``python -m dev.distribution`` writes them into ``dist/``. The same commit gives the same bytes, whenever and wherever.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["EXTRAS", "bill_of_materials", "build", "main"]
+__all__ = ["EXTRAS", "bill_of_materials", "build", "locked", "main"]
 
 PROJECT = Path(__file__).parents[1]
 #: What a host without an orchestrator would install; Airflow and Prefect publish bills of their own.
-EXTRAS = "cli,sql,webhooks"
+EXTRAS = "batch,cli,sql,webhooks"
 
 
 def build(source: Path, out: Path, *, epoch: str) -> list[Path]:
@@ -62,9 +64,33 @@ def bill_of_materials(wheel: Path, out: Path, *, epoch: str) -> None:
         )
 
 
+def locked(wheel: Path, out: Path, *, extra: str, pins: Path) -> None:
+    """
+    For ``pip install --no-deps --require-hashes``: an orchestrator, the wheel, and what they need, as tested.
+
+    Args:
+        extra: ``airflow`` or ``prefect``.
+        pins: The versions that the tests ran with.
+    """
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+    command += ["--no-annotate", "--python-version", "3.11", "--output-file", str(out)]
+    for name in (extra, *EXTRAS.split(",")):
+        command += ["--extra", name]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
+        # Prefect 3.9 asks for a certifi that not every index has yet; any recent one does.
+        overrides.write("certifi>=2025\n" if extra == "prefect" else "")
+        overrides.flush()
+        command += ["-c", str(pins), "--override", overrides.name, str(PROJECT / "pyproject.toml")]
+        subprocess.run(command, check=True)
+    name, version = wheel.name.split("-")[:2]
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with out.open("a") as file:
+        file.write(f"{name.replace('_', '-')}=={version} \\\n    --hash=sha256:{digest}\n")
+
+
 def main() -> None:
     """
-    Write all three.
+    Write all of them.
     """
     out = PROJECT / "dist"
     shutil.rmtree(out, ignore_errors=True)
@@ -73,7 +99,11 @@ def main() -> None:
     (wheel,) = [file for file in files if file.suffix == ".whl"]
     bill = wheel.with_suffix(".cdx.json")
     bill_of_materials(wheel, bill, epoch=epoch)
-    for file in [*files, bill]:
+    lists = []
+    for extra, pins in (("airflow", "airflow.txt"), ("prefect", "prefect-3.9.txt")):
+        lists.append(out / f"requirements-{extra}.txt")
+        locked(wheel, lists[-1], extra=extra, pins=PROJECT / "constraints" / pins)
+    for file in [*files, bill, *lists]:
         print(f"{file.relative_to(PROJECT)}  {file.stat().st_size:,} bytes")
 
 

@@ -94,6 +94,13 @@ class PrefectApi(HttpService):
         found: list[dict[str, Any]] = self.request("POST", "/flow_runs/filter", json=wanted)
         return found
 
+    def subflow_runs(self, flow_run_id: str) -> list[str]:
+        """
+        Ids of the flow runs that a flow run has called.
+        """
+        wanted = {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}}
+        return [str(run["id"]) for run in self.request("POST", "/flow_runs/filter", json=wanted)]
+
     def state(self, flow_run_id: str) -> str:
         """
         Name of the present state, such as ``Suspended``.

@@ -16,6 +16,8 @@ from prefect_blocks.workflow import TransactionlinkWorkflow
 
 if TYPE_CHECKING:
     from prefect_blocks.automations import create_automations
+    from prefect_blocks.batch_orders import BatchColumn, BatchColumns
+    from prefect_blocks.batches import run_batch_flow
     from prefect_blocks.cancelling import cancel_remote_executions
     from prefect_blocks.flows import run_workflow_flow
     from prefect_blocks.joint import await_for_all, wait_for_all
@@ -34,11 +36,14 @@ if TYPE_CHECKING:
     )
 
 _ELSEWHERE = {
+    "BatchColumn": "batch_orders",
+    "BatchColumns": "batch_orders",
     "aload_result": "results",
     "await_for_all": "joint",
     "cancel_remote_executions": "cancelling",
     "create_automations": "automations",
     "load_result": "results",
+    "run_batch_flow": "batches",
     "run_workflow_flow": "flows",
     "wait_for_all": "joint",
 }
@@ -47,6 +52,8 @@ Name -> module, of what is in another module than ``tasks``.
 """
 
 __all__ = [
+    "BatchColumn",
+    "BatchColumns",
     "TransactionlinkCredentials",
     "TransactionlinkWorkflow",
     "TransactionlinkWorkflowRun",
@@ -62,6 +69,7 @@ __all__ = [
     "create_automations",
     "get_result",
     "load_result",
+    "run_batch_flow",
     "run_workflow",
     "run_workflow_flow",
     "wait_for_all",

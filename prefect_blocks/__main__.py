@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run one command against the server that PREFECT_API_URL or the profile names.
 
     Returns:
-        Exit code: 0; 1 if an execution could not be cancelled, or the server refused; 2 for a wrong command.
+        Exit code: 0; 1 if an execution could not be cancelled, there is nothing to decide, or the server refused; 2 for
+        a wrong command.
     """
     options = _parser().parse_args(arguments)
     from prefect_blocks.versions import PREFECT_FAILURES
@@ -50,6 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("wake", help="resume all flow runs that wait for an execution; each looks once and waits on")
     cancel = commands.add_parser("cancel", help="cancel the executions that a flow run has started")
     cancel.add_argument("flow_run_id", type=UUID)
+    show = commands.add_parser("show", help="show what a flow run has started, or how one step of it came about")
+    show.add_argument("flow_run_id", type=UUID)
+    show.add_argument("step_key", nargs="?")
+    adopt = commands.add_parser("adopt", help="say which execution a start of unknown fate made")
+    not_started = commands.add_parser("not-started", help="say that a start of unknown fate made nothing")
+    for verdict in (adopt, not_started):
+        verdict.add_argument("flow_run_id", type=UUID)
+        verdict.add_argument("step_key")
+        verdict.add_argument(
+            "--reason", required=True, metavar="TEXT", help="how it is known, for the trail; must not be personal"
+        )
+        verdict.add_argument("--actor", metavar="NAME", help="who says so; default: the operating system's user")
+    adopt.add_argument("execution_id")
     return parser
 
 
@@ -66,10 +81,53 @@ def _run(options: argparse.Namespace) -> int:
         for outcome in outcomes:
             print(f"{outcome.execution_id or '-'} {outcome.what} (step {outcome.step})")
         return int(any(outcome.what == "failed" for outcome in outcomes))
+    elif options.command == "show":
+        _show(options.flow_run_id, options.step_key)
+    elif options.command in {"adopt", "not-started"}:
+        _settle(options)
     else:
         for automation in _automations(options):
             print(f"{automation.id or '-'} {automation.change} {automation.name}")
     return 0
+
+
+def _show(flow_run_id: UUID, step_key: str | None) -> None:
+    """
+    Raises:
+        LedgerError: There is no such step, or the server cannot be reached.
+    """
+    from prefect_blocks.ledger import FlowRunInputLedger, recorded
+    from tl_orchestration.cli.entries import entry_lines, row_text
+    from tl_orchestration.cli.output import answer_lines, printable
+    from tl_orchestration.errors import LedgerError
+    from tl_orchestration.ledger.entry import Record
+
+    if step_key is None:
+        for step in recorded(flow_run_id):
+            print(printable(row_text(Record(step.namespace, step.step, step.entry), time.time())))
+        return
+    history = FlowRunInputLedger(flow_run_id).history(step_key)
+    if not history:
+        raise LedgerError(f"Flow run {flow_run_id} has no step with the key {step_key!r}.")
+    answer_lines(entry_lines(Record(history[-1].namespace, step_key, history[-1].entry)))
+    for version in history:
+        entry = version.entry
+        moment = datetime.fromtimestamp(entry.changed_at, UTC).isoformat(timespec="seconds")
+        said = f' "{entry.reason}"' if entry.reason else ""
+        by = f" by {version.actor}" if version.actor else ""
+        print(printable(f"{moment}  {entry.state:<17}{entry.execution_id or '-'}{said}{by}"))
+
+
+def _settle(options: argparse.Namespace) -> None:
+    from prefect_blocks import verdicts
+
+    said = {"reason": options.reason, "actor": options.actor}
+    if options.command == "adopt":
+        verdicts.adopt(options.flow_run_id, options.step_key, options.execution_id, **said)
+        print(f"Recorded. The next attempt goes on with execution {options.execution_id}. Retry the flow run.")
+    else:
+        verdicts.not_started(options.flow_run_id, options.step_key, **said)
+        print("Recorded. The next attempt starts. Retry the flow run.")
 
 
 def _automations(options: argparse.Namespace) -> list[Outcome]:

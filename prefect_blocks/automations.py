@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
+from prefect_blocks.marks import TAG
 from prefect_blocks.suspending import WAITING, announce, waiting_flow_runs
 from prefect_blocks.waking import WAKE
 
@@ -108,6 +109,25 @@ def read_automations() -> list[Outcome]:
         ]
 
 
+def timer_span() -> timedelta | None:
+    """
+    How long the timer leaves a flow run without a process; None: there is none, or it is disabled.
+
+    Raises:
+        prefect.exceptions.PrefectException, httpx.HTTPError: The server does not say.
+    """
+    from prefect import get_client
+    from prefect.automations import EventTrigger
+
+    with get_client(sync_client=True) as client:
+        spans = [
+            automation.trigger.within
+            for automation in client.read_automations_by_name(TIMER)
+            if automation.enabled and isinstance(automation.trigger, EventTrigger)
+        ]
+    return max(spans, default=None)
+
+
 def wake_waiting() -> list[UUID]:
     """
     Resume every flow run that waits for an execution, now: each looks once and, if it has to, waits on. For the day on
@@ -126,13 +146,16 @@ def _timer(wake_after: timedelta) -> AutomationCore:
     from prefect.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.actions import ResumeFlowRun
 
+    over = {f"prefect.flow-run.{name}" for name in ("Resuming", "Cancelled", "Completed", "Failed", "Crashed")}
     return AutomationCore(
         name=TIMER,
         description="Resumes a flow run that has announced to wait for an execution and was not resumed since.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
             after={WAITING},
-            expect={f"prefect.flow-run.{name}" for name in ("Resuming", "Cancelled", "Completed", "Failed", "Crashed")},
+            # The announcement, too: it begins the span anew. Else one that comes within the span of a former one, after
+            # an early resume, would be passed over, and nobody would wake the flow run.
+            expect={WAITING, *over},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -166,10 +189,12 @@ def _cleanup(deployment_id: UUID) -> AutomationCore:
 
     return AutomationCore(
         name=CLEANUP,
-        description="Runs the cleanup flow for each flow run that is cancelled: it may have no process to do it.",
+        description="Runs the cleanup flow when a flow run with executions is cancelled: it may have no process.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            # Cancelling: there is a process, whose runner may be dead. Cancelled: there is none.
+            match_related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
+            # Cancelling: there is a process, whose runner may be dead. Cancelled: there is none, and what a task has
+            # still started after the former is on record.
             expect={"prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"},
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
@@ -228,5 +253,6 @@ __all__ = [
     "create_automations",
     "delete_automations",
     "read_automations",
+    "timer_span",
     "wake_waiting",
 ]

@@ -43,7 +43,8 @@ class Outcome:
     Args:
         step: The step's key.
         execution_id: None: a start of unknown fate.
-        what: ``left``: the block says ``on_cancel='leave'``. ``failed``: it may still run.
+        what: ``left``: it may still run, because the block says ``on_cancel='leave'``, or because the service cannot
+            cancel it. ``failed``: it may still run, and somebody, or another try, can change that.
     """
 
     step: str
@@ -120,22 +121,26 @@ def cancel_executions_of(flow_run_id: UUID, log: Logger | None = None) -> list[O
     Cancel what a flow run and its subflows have started and what has not ended. Whoever calls has decided it.
 
     Args:
-        flow_run_id: Of the outermost flow run.
+        flow_run_id: Of any flow run, also of a subflow.
         log: Where it is told.
 
     Raises:
         LedgerError: The Prefect server does not show what the flow run has started.
     """
-    from prefect_blocks import notes
+    from prefect_blocks import identity, marks, notes
     from prefect_blocks.ledger import FlowRunInputLedger, recorded
 
     log = log or get_logger("prefect_blocks.cancelling")
+    where = identity.scope_of(flow_run_id)
+    chosen = marks.steps_of(where)
     outcomes: list[Outcome] = []
-    for step in recorded(flow_run_id):
-        kept = FlowRunInputLedger(flow_run_id, credentials=step.credentials, on_cancel=step.on_cancel)
-        outcomes += _cancel(step, kept, log)
-    for note in notes.kept(flow_run_id):
-        outcomes += _cancel_keyed(note, log)
+    for step in recorded(where.flow_run_id):
+        if chosen is None or step.step in chosen:
+            kept = FlowRunInputLedger(where.flow_run_id, credentials=step.credentials, on_cancel=step.on_cancel)
+            outcomes += _cancel(step, kept, log)
+    for note in notes.kept(where.flow_run_id):
+        if chosen is None or note.key in chosen:
+            outcomes += _cancel_keyed(note, log)
     return outcomes
 
 
@@ -200,6 +205,7 @@ def _cancel_one(step: Recorded, execution_id: str, key: str | None, ledger: Ledg
         key: Of the entry that is about this execution; None: that of a suspect is about another.
     """
     from tl_orchestration import Handle
+    from tl_orchestration.errors import NotSupported
 
     if step.credentials is None:
         log.error(
@@ -214,7 +220,12 @@ def _cancel_one(step: Recorded, execution_id: str, key: str | None, ledger: Ledg
         with credentials.get_client(ledger=ledger or credentials.sql_ledger()) as client:
             client.cancel(handle)
 
-    if (failure := _failure(step.credentials, send)) is not None:
+    try:
+        failure = _failure(step.credentials, send)
+    except NotSupported as error:
+        log.warning("Execution %s goes on: %s", execution_id, error)
+        return Outcome(step.step, execution_id, "left")
+    if failure is not None:
         log.error("Execution %s could not be cancelled: %s", execution_id, failure)
         return Outcome(step.step, execution_id, "failed")
     log.info("Execution %s of step %s was cancelled.", execution_id, step.step)
@@ -224,13 +235,18 @@ def _cancel_one(step: Recorded, execution_id: str, key: str | None, ledger: Ledg
 def _failure(credentials: str, use: Callable[[TransactionlinkCredentials], object]) -> str | None:
     """
     Why a saved block could not be used so; None: it could.
+
+    Raises:
+        NotSupported: It can never be used so.
     """
     from prefect_blocks.credentials import TransactionlinkCredentials
     from prefect_blocks.versions import PREFECT_FAILURES, load_block
-    from tl_orchestration.errors import TransactionlinkError
+    from tl_orchestration.errors import NotSupported, TransactionlinkError
 
     try:
         use(load_block(TransactionlinkCredentials, credentials))
+    except NotSupported:
+        raise
     except TransactionlinkError as error:
         return None if error.cancel_accepted else str(error)
     except PREFECT_FAILURES as error:

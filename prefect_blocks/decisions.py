@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 log = logging.getLogger(__name__)
 
 #: State types that only somebody's decision leads to; but see ``_state``.
 DECIDED = frozenset({"CANCELLING", "CANCELLED"})
-#: From these, a decision leads to CANCELLING first.
-_AT_WORK = frozenset({"PENDING", "RUNNING"})
-
 #: How long one answer of the server may take, seconds: a cancelled process has half a minute to live.
 _PATIENCE = 3.0
 
@@ -48,14 +45,18 @@ def somebody_decided(flow_run_id: UUID | None) -> bool:
 
 def timed_out() -> bool:
     """
-    Whether Prefect's own ``timeout_seconds`` of the running task, or of a flow that it runs in, has passed.
+    Whether Prefect's own ``timeout_seconds`` of the running task or flow, or of one that it runs in, has passed.
     """
     from prefect.context import FlowRunContext, TaskRunContext
 
-    task, flow = TaskRunContext.get(), FlowRunContext.get()
-    limits = [] if task is None else [(task.task.timeout_seconds, task.start_time)]
-    if flow is not None and flow.flow is not None:
-        limits.append((flow.flow.timeout_seconds, flow.start_time))
+    from prefect_blocks import versions
+
+    limits = [
+        (context.task.timeout_seconds, context.start_time) for context in versions.entered_in(TaskRunContext.get())
+    ]
+    for context in versions.entered_in(FlowRunContext.get()):
+        if context.flow is not None:
+            limits.append((context.flow.timeout_seconds, context.start_time))
     return any(
         seconds is not None and datetime.now(UTC) >= began + timedelta(seconds=seconds) for seconds, began in limits
     )
@@ -85,8 +86,24 @@ def _state(client: SyncPrefectClient, flow_run: FlowRun) -> str:
     if kind != "CANCELLED":
         return kind
     history = sorted(client.read_flow_run_states(flow_run.id), key=lambda state: state.timestamp)
-    before = [str(state.type.value) for state in history if not state.is_cancelled()]
-    return "CANCELLED by its runner" if before and before[-1] in _AT_WORK else kind
+    last = next((state for state in reversed(history) if state.is_cancelled()), None)
+    before = next((state for state in reversed(history) if not state.is_cancelled()), None)
+    if before is not None and last is not None and (before.is_cancelling() or _by_server(flow_run, before, last)):
+        return kind
+    return "CANCELLED by its runner"
+
+
+def _by_server(flow_run: FlowRun, before: State[Any], cancelled: State[Any]) -> bool:
+    """
+    Whether the server itself has made CANCELLED of a person's CANCELLING: where it knows of no process that could be
+    ended (its rule BypassCancellingFlowRunsWithNoInfra). A runner copies the details of the state before.
+    """
+    known, copied = before.state_details, cancelled.state_details
+    if before.is_paused():
+        return bool(known.pause_reschedule) and copied.pause_key is None
+    if not before.is_scheduled() or copied.scheduled_time is not None:
+        return False
+    return before.name == "Resuming" or not flow_run.infrastructure_pid
 
 
 __all__ = ["DECIDED", "somebody_decided", "timed_out"]

@@ -32,12 +32,20 @@ class Scope:
 
     Args:
         flow_run_id: The outermost flow run: its id outlives retries, by Prefect or from the UI, and suspensions.
-        nested: Whether the code is in a subflow of it. Prefect may give a subflow another id when its parent is
-            retried, so its steps are kept with the outermost flow run, and need names that are their own there.
+        subflows: The subflow runs of it that the code is in, the innermost first. Prefect may give a subflow another id
+            when its parent is retried, so its steps are kept with the outermost flow run, and need names that are
+            their own there.
     """
 
     flow_run_id: UUID
-    nested: bool = False
+    subflows: tuple[UUID, ...] = ()
+
+    @property
+    def nested(self) -> bool:
+        """
+        Whether the code is in a subflow.
+        """
+        return bool(self.subflows)
 
 
 def flow_run_id() -> UUID | None:
@@ -79,6 +87,16 @@ def scope() -> Scope | None:
     known = getattr(context, "flow_run", None)
     if known is not None and known.id == running and _is_outermost(known):
         return Scope(running)
+    return scope_of(running)
+
+
+def scope_of(flow_run_id: UUID) -> Scope:
+    """
+    Where the steps of a flow run are kept, as the server has its ancestors.
+
+    Raises:
+        LedgerError: The server did not say.
+    """
     from prefect import get_client
 
     from prefect_blocks.versions import PREFECT_FAILURES
@@ -86,24 +104,25 @@ def scope() -> Scope | None:
 
     try:
         with get_client(sync_client=True) as client:
-            return _scope_of(client, running)
+            return _scope_of(client, flow_run_id)
     except PREFECT_FAILURES as error:
         raise LedgerError(
-            f"The Prefect server did not say which flow run this one belongs to ({type(error).__name__}). Nothing was"
-            " sent; try again."
+            f"The Prefect server did not say to which flow run {flow_run_id} belongs ({type(error).__name__}). Nothing"
+            " was sent; try again."
         ) from None
 
 
 def _scope_of(client: SyncPrefectClient, running: UUID) -> Scope:
-    nested = False
+    subflows: list[UUID] = []
     while True:
         flow_run = client.read_flow_run(running)
         parent = None
         if flow_run.parent_task_run_id is not None and not _is_outermost(flow_run):
             parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
         if parent is None:
-            return Scope(running, nested)
-        running, nested = parent, True
+            return Scope(running, tuple(subflows))
+        subflows.append(running)
+        running = parent
 
 
 def _is_outermost(flow_run: FlowRun) -> bool:
@@ -274,4 +293,4 @@ def _ordinals_of(context: FlowRunContext) -> _Ordinals:
         return known[1]
 
 
-__all__ = ["Scope", "check_order", "default_step_key", "flow_run_id", "in_sequence", "scope", "task_run_id"]
+__all__ = ["Scope", "check_order", "default_step_key", "flow_run_id", "in_sequence", "scope", "scope_of", "task_run_id"]

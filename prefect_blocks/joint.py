@@ -52,20 +52,30 @@ async def await_for_all(runs: Sequence[TransactionlinkWorkflowRun]) -> list[Exec
 
 
 def _all_ended(runs: Sequence[TransactionlinkWorkflowRun], *, asynchronous: bool) -> Twofold[list[Execution]]:
-    from prefect_blocks import suspending, waiting
+    from prefect_blocks import waiting
 
     # Every block is asked, so that each that insists on a suspension can object.
     releases = {run.workflow.releases_worker(asynchronous=asynchronous) for run in runs} == {True}
-    seconds = min((run.workflow.suspend_after for run in runs), default=0.0) if releases else None
     found: list[Found] = [None] * len(runs)
-    with waiting.stoppable(runs[0].flow_run_id if runs else None, lambda: _cancel(_unended(runs, found))):
-        while None in found:
-            yield from waiting.anywhere(partial(_look, runs, found, seconds))
-            if unended := _unended(runs, found):
-                ids = [run.execution_id for run in runs]
-                yield from suspending.suspend(_latest(unended), ids, unended=len(unended))
-            seconds = suspending.SLICE
-    return [_ending(one) for one in found]
+    running = runs[0].flow_run_id if runs else None
+    wait = _waited(runs, found, releases=releases)
+    yield from waiting.stoppable(running, lambda: _cancel(_unended(runs, found)), wait)
+    return (yield from twins.blocking(lambda: list(map(_ending, runs, found))))
+
+
+def _waited(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found], *, releases: bool) -> Twofold[None]:
+    from prefect_blocks import suspending, waiting
+
+    if not runs:
+        return
+    suspension = suspending.Suspension(runs[0].workflow.say_once)
+    seconds = suspending.grace(runs) if releases else None
+    while True:
+        yield from waiting.anywhere(partial(_look, runs, found, seconds))
+        unended = _unended(runs, found)
+        if not unended:
+            return
+        seconds = yield from suspension.attempt(runs, unended)
 
 
 def _unended(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found]) -> list[TransactionlinkWorkflowRun]:
@@ -93,16 +103,25 @@ async def _look(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found], 
         await asyncio.gather(*map(look, awaited))
 
 
-def _ending(one: Found) -> Execution:
+def _ending(run: TransactionlinkWorkflowRun, one: Found) -> Execution:
+    """
+    As it was seen in this process, or in an earlier one: what a deadline has ended there comes back as cancelled.
+    """
+    from tl_orchestration import Status
+    from tl_orchestration.errors import WaitTimeout
+
     if isinstance(one, Exception):
         raise one
     assert one is not None
+    if one.status is Status.CANCELLED and run.cancelled_at_its_deadline():
+        raise WaitTimeout(
+            f"Execution {one.id} has not ended: its deadline passed in an earlier pass of this flow run. It was"
+            " cancelled.",
+            execution_id=one.id,
+            raw_status=one.raw_status,
+            cancelled=True,
+        )
     return one
-
-
-def _latest(runs: Sequence[TransactionlinkWorkflowRun]) -> float | None:
-    deadlines = [run.handle.deadline for run in runs]
-    return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
 
 
 def _cancel(runs: Sequence[TransactionlinkWorkflowRun]) -> None:

@@ -50,6 +50,7 @@ class Recorded:
         credentials: Name of the saved credentials block by which it was started; None: the block was not saved.
         on_cancel: Whether the execution is to be cancelled when the flow run is: ``cancel`` or ``leave``.
         counted: Whether the key is the default one, which counts the calls of a pass.
+        actor: Who wrote it, where a person did.
     """
 
     step: str
@@ -58,6 +59,7 @@ class Recorded:
     credentials: str | None = None
     on_cancel: str = "cancel"
     counted: bool = False
+    actor: str | None = None
 
     @property
     def may_have_started(self) -> bool:
@@ -152,15 +154,23 @@ class FlowRunInputLedger:
             found = self._newest(key)
             entry = fold(None if found is None else found.entry, event)
             namespace, counted = (found.namespace, found.counted) if found else (self._namespace, self.counted)
-            if self._create(key, entry, namespace, counted=counted):
+            if self._create(key, entry, namespace, counted=counted, actor=event.actor):
                 return entry
         raise LedgerError("Other processes write to this step all the time; try again.")
+
+    def history(self, key: str) -> list[Recorded]:
+        """
+        All versions of the entry, oldest first.
+        """
+        found = self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key)))
+        versions = [_recorded(value) for name, value in found.items() if _KEY.fullmatch(name)]
+        return sorted(versions, key=lambda version: version.entry.version)
 
     def _newest(self, key: str) -> Recorded | None:
         found = _newest(self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key))))
         return None if not found else _recorded(next(iter(found.values())))
 
-    def _create(self, key: str, entry: Entry, namespace: str, *, counted: bool) -> bool:
+    def _create(self, key: str, entry: Entry, namespace: str, *, counted: bool, actor: str | None = None) -> bool:
         """
         Whether this call wrote that version. Prefect's client repeats a request whose answer was lost, and then finds
         its own write in the way: the mark tells it from another's.
@@ -174,6 +184,7 @@ class FlowRunInputLedger:
             "counted": counted,
             "mark": mark,
             "entry": entry.to_dict(),
+            **({"actor": actor} if actor is not None else {}),
         }
         value = json.dumps(document)
 
@@ -258,6 +269,7 @@ def _recorded(value: str) -> Recorded:
             credentials=document["credentials"],
             on_cancel=document["on_cancel"],
             counted=document["counted"],
+            actor=document.get("actor"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LedgerError(f"A step of this flow run cannot be read ({type(error).__name__}).") from None

@@ -4,6 +4,8 @@ One execution of a workflow, as Prefect's JobRun: ask, wait, fetch, cancel.
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from prefect.blocks.abstract import JobRun
@@ -49,6 +51,7 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         self._flow_run_id = flow_run_id
         self._ended: Execution | None = None
         self._shown: str | None = None
+        self._unanswered = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
@@ -130,6 +133,24 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         """
         return await twins.arun(self._completion(asynchronous=True))
 
+    @property
+    def unanswered(self) -> bool:
+        """
+        Whether the service has answered no poll of the last :meth:`look`.
+        """
+        return self._unanswered
+
+    def waited(self) -> float:
+        """
+        Seconds since the start, or since now for what somebody else has started; infinite if an earlier pass of the
+        flow run has waited for that.
+        """
+        from prefect_blocks import suspending
+
+        if self.owned and self.handle.deadline is not None:
+            return time.time() - (self.handle.deadline - self._workflow.timeout)
+        return math.inf if suspending.woken() else 0.0
+
     def look(self, seconds: float | None) -> Twofold[Execution | None]:
         """
         Wait for so long, or to the end. Returns the ended execution, whatever its ending, or None.
@@ -143,13 +164,36 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         from tl_orchestration.errors import WaitTimeout
 
         patience = self._patience()
-        if seconds is None or waiting.ends_within(self.handle, seconds):
-            return (yield from self._ask(lambda client: client.wait(self.handle, patience=patience)))
-        patience, at_most = evolve(patience, cancel_on_timeout=False), max(seconds, waiting.ONE_LOOK)
-        try:
-            return (yield from self._ask(lambda client: client.wait(self.handle, at_most, patience=patience)))
-        except WaitTimeout:
-            return None
+        self._unanswered = False
+        if seconds is not None and not waiting.ends_within(self.handle, seconds):
+            brief, at_most = evolve(patience, cancel_on_timeout=False), max(seconds, waiting.ONE_LOOK)
+            try:
+                return (yield from self._ask(lambda client: client.wait(self.handle, at_most, patience=brief)))
+            except WaitTimeout as error:
+                self._unanswered = error.raw_status is None
+            if not waiting.ends_within(self.handle, 0.0):  # the service may have told an expiry
+                return None
+        return (yield from self._ask(lambda client: client.wait(self.handle, patience=patience)))
+
+    def cancelled_at_its_deadline(self) -> bool:
+        """
+        Whether this step has cancelled the execution because its deadline had passed, in this pass of the flow run or
+        in an earlier one.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        from prefect_blocks import clients
+
+        key, deadline = self.handle.key, self.handle.deadline
+        if not self.owned or self._ledger is None or key is None or deadline is None:
+            return False
+        credentials, taught = self._workflow.credentials, self._workflow.status_map
+        with clients.borrowed(credentials, ledger=self._ledger, status_map=taught) as client:
+            entry = None if client.ledger is None else client.ledger.read(key)
+        if entry is None or entry.execution_id != self.execution_id:
+            return False
+        return entry.cancel_requested and entry.changed_at >= deadline
 
     def fetch_result(self) -> dict[str, Any]:  # type: ignore[override]  # Prefect's is a coroutine
         """
@@ -262,15 +306,22 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         return execution
 
     def _completion(self, *, asynchronous: bool) -> Twofold[Execution]:
-        from prefect_blocks import suspending, waiting
+        from prefect_blocks import waiting
 
         releases = self._workflow.releases_worker(asynchronous=asynchronous)
-        with waiting.stoppable(self._flow_run_id, self.cancel_quickly()):
-            ended = yield from self.look(self._workflow.suspend_after if releases else None)
-            while ended is None:
-                yield from suspending.suspend(self.handle.deadline, [self.execution_id])
-                ended = yield from self.look(suspending.SLICE)
+        wait = self._released() if releases else self.look(None)
+        ended = yield from waiting.stoppable(self._flow_run_id, self.cancel_quickly(), wait)
+        assert ended is not None, "a look without a limit"
         return self._succeeded(ended)
+
+    def _released(self) -> Twofold[Execution]:
+        from prefect_blocks import suspending
+
+        suspension = suspending.Suspension(self._workflow.say_once)
+        seconds = suspending.grace([self])
+        while (ended := (yield from self.look(seconds))) is None:
+            seconds = yield from suspension.attempt([self], [self])
+        return ended
 
     def _outcome(self) -> Twofold[dict[str, Any]]:
         ended = self._ended
@@ -301,7 +352,17 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         from tl_orchestration import Patience
 
         cancels = None if self._workflow.on_cancel == "cancel" else False
-        return Patience(pacing=self._workflow.pacing(), cancel_on_timeout=cancels, on_change=self._show)
+        return Patience(pacing=self._workflow.pacing(), cancel_on_timeout=cancels, on_change=self._learn)
+
+    def _learn(self, execution: Execution) -> None:
+        """
+        What a poll tells is known to the next look, too.
+        """
+        from attrs import evolve
+
+        expires_at = execution.handle.expires_at or self.handle.expires_at
+        self.handle = evolve(self.handle, expires_at=expires_at, polled=True)
+        self._show(execution)
 
 
 __all__ = ["TransactionlinkWorkflowRun"]

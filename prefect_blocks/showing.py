@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prefect_blocks.run import TransactionlinkWorkflowRun
     from tl_orchestration import Execution
+    from tl_orchestration.batch import BatchSummary
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,58 @@ def summary(outcomes: Sequence[Mapping[str, Any]]) -> None:
     if len(outcomes) > _LISTED:
         lines.append(f"\nand {len(outcomes) - _LISTED} more")
     _create("markdown", "transactionlink-executions", "\n".join(lines), f"{len(outcomes)} executions")
+
+
+def batch_bar(campaign: str, rows: int) -> UUID | None:
+    """
+    The progress artifact of a campaign in this flow run, the same one when the flow runs again; None: there is none.
+    """
+    key = "transactionlink-batch-" + hashlib.sha256(campaign.encode()).hexdigest()[:12]
+    return _artifact(key) or _create("progress", key, 0.0, f"Campaign {campaign}: {rows} rows")
+
+
+def batch_progress(bar: UUID, percent: float) -> None:
+    """
+    So much of the campaign has come to its end.
+    """
+    _update(bar, percent)
+
+
+def batch_summary(summary: BatchSummary, errors: Sequence[str] = ()) -> None:
+    """
+    A markdown artifact about a campaign: rows by state, requests, what could not be run and why. Values of rows are not
+    in it.
+
+    Args:
+        errors: Kinds of error that shards have failed with.
+    """
+    outcome = "failed with " + ", ".join(sorted(set(errors))) if errors else summary.outcome
+    lines = [f"Campaign `{summary.campaign}`: {outcome}", "", "| rows | |", "| --- | ---: |"]
+    lines += [f"| {state} | {count} |" for state, count in sorted(summary.counts.items())]
+    lines += [f"| all | {summary.rows} |", f"| started by this flow run | {summary.started_here} |", ""]
+    lines += ["| requests | |", "| --- | ---: |"]
+    lines += [f"| {operation} | {count} |" for operation, count in sorted(summary.requests.items())]
+    if summary.polls_p95 is not None:
+        lines += [f"| polls of a row, 95th percentile | {summary.polls_p95} |"]
+    if summary.output is not None:
+        lines += ["", f"Results are in `{summary.output}`."]
+    if summary.unknown:
+        lines += [
+            "",
+            f"{summary.unknown} rows may or may not have started: `tl batch export '{summary.campaign}' --state UNKNOWN`"
+            " names them.",
+        ]
+    if summary.load is not None and summary.load.samples:
+        lines += ["", "| row | key | column | why it cannot be run |", "| --- | --- | --- | --- |"]
+        lines += [
+            "| " + " | ".join(_cell(one.get(name)) for name in ("row", "key", "column", "reason")) + " |"
+            for one in summary.load.samples
+        ]
+    _create("markdown", "transactionlink-batch", "\n".join(lines), f"Campaign {summary.campaign}")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|")
 
 
 @contextlib.asynccontextmanager
@@ -293,4 +346,4 @@ def _harmless() -> Iterator[None]:
         log.error("This could not be shown (%s); the step goes on.", type(error).__name__)
 
 
-__all__ = ["changed", "progress", "start_unknown", "started", "summary"]
+__all__ = ["batch_bar", "batch_progress", "batch_summary", "changed", "progress", "start_unknown", "started", "summary"]

@@ -20,15 +20,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4, uuid5
 
+from attrs import define, field
+
+from prefect_blocks.submitted import Watch
 from prefect_blocks.twins import Twin, blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.context import FlowRunContext
 
+    from prefect_blocks.run import TransactionlinkWorkflowRun
     from prefect_blocks.twins import Twofold
 
 log = logging.getLogger(__name__)
@@ -54,13 +58,39 @@ _RELATED = 50
 Executions in one event. Prefect refuses one with more than a hundred related resources.
 """
 
+_NO_TIMER = (
+    "nobody would wake it, because the Prefect server has no timer for that, or a disabled one;"
+    " `python -m prefect_blocks automations create` makes it"
+)
+
 _EVENTS = UUID("0c3f4e0e-7a52-4f53-8b0a-1d7f2f0f6c55")
 
 _PAGE = 200
 
 SLICE = 5.0
 """
-Seconds of polling until the next look at whether the tasks of the flow run have ended.
+Seconds of polling until the next look at whether the flow run can be suspended.
+"""
+
+_LATER = 60.0
+"""
+The same where a person has to act before it can be.
+"""
+
+_MOMENT = 1.0
+"""
+Seconds by which a look outlasts the deadline that it is to see.
+"""
+
+_UNANSWERED = 960.0
+"""
+Seconds of polling after a look in which no poll was answered: longer than a wait bears that, so that it can judge.
+"""
+
+_AWAKE = 60.0
+"""
+Seconds from the end of the timer's span until the flow run surely looks again: the server notices the end, a runner
+starts a process.
 """
 
 _LONGER = 86_400
@@ -89,64 +119,129 @@ def obstacle(*, asynchronous: bool) -> str | None:
     if context.flow_run.deployment_id is None:
         return "the flow run has no deployment"
     if context.flow is not None and context.flow.isasync and not asynchronous:
-        return "an async flow has to await await_for_completion()"
+        return "an async flow has to await atrigger() and await_for_completion()"
     return None
 
 
-def _tasks_run() -> bool:
+def unheard() -> str | None:
     """
-    Whether tasks of this flow run that this process has started have not ended yet. A server that does not say counts
-    as one that has seen some.
-    """
-    from prefect import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterId,
-        TaskRunFilter,
-        TaskRunFilterState,
-        TaskRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import TERMINAL_STATES, StateType
-
-    from prefect_blocks.versions import PREFECT_FAILURES
-
-    context = _here()
-    assert context.flow_run is not None
-    unfinished = [kind for kind in StateType if kind not in TERMINAL_STATES]
-    try:
-        with get_client(sync_client=True) as client:
-            runs = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id])),
-                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished))),
-            )
-    except PREFECT_FAILURES as error:
-        log.warning("Prefect did not say whether tasks of this flow run go on (%s).", type(error).__name__)
-        return True
-    # What a killed process left behind stays unfinished for ever.
-    return any(run.start_time is None or run.start_time >= context.start_time for run in runs)
-
-
-def suspend(deadline: float | None, execution_ids: Sequence[str], *, unended: int = 1) -> Twofold[None]:
-    """
-    End this process; the flow run begins again when it is resumed. Returns only if tasks of the flow run go on, or the
-    server did not take the events that let it be woken, or did not suspend it.
-
-    Args:
-        deadline: Of the wait, epoch seconds; None: none.
-        execution_ids: What the flow run waits for, in the same order each time.
-        unended: How many of them have not ended.
+    Why nobody would wake a flow run that is suspended; None if somebody would.
 
     Raises:
-        Pause: Prefect's own signal, for its engine.
+        prefect.exceptions.PrefectException, httpx.HTTPError: The server does not say.
     """
-    from prefect import suspend_flow_run
-    from prefect.flow_runs import asuspend_flow_run
+    from prefect_blocks.automations import timer_span
 
-    if (yield from blocking(_tasks_run)) or not (yield from blocking(partial(_announced, execution_ids))):
-        return
-    how: dict[str, Any] = {"timeout": _timeout(deadline), "key": _key(unended)}
-    with _refusals():
-        yield from Twin(partial(suspend_flow_run, **how), partial(asuspend_flow_run, **how))
+    return _NO_TIMER if timer_span() is None else None
+
+
+def woken() -> bool:
+    """
+    Whether an earlier pass of this flow run was suspended by us.
+    """
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return False
+    return any(map(_KEY.fullmatch, context.flow_run.empirical_policy.pause_keys or ()))
+
+
+def again() -> bool:
+    """
+    Whether this flow run has run before: it was retried, or we have suspended it.
+    """
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and (context.flow_run.run_count > 1 or woken())
+
+
+def grace(runs: Sequence[TransactionlinkWorkflowRun]) -> float:
+    """
+    Seconds of polling before the first suspension for these: the shortest ``suspend_after``, counted from the latest
+    start. None of it is left where an earlier pass has spent it.
+    """
+    after = min((run.workflow.suspend_after for run in runs), default=0.0)
+    return max(0.0, after - min((run.waited() for run in runs), default=0.0))
+
+
+@define
+class Suspension:
+    """
+    Suspends the flow run in one wait, as soon as it can be.
+
+    Args:
+        say: Tells a reason why it is not, in the log of the run; it is told the same one often.
+        tasks: That run beside the wait.
+    """
+
+    say: Callable[[str], object]
+    tasks: Watch = field(factory=Watch)
+
+    def attempt(
+        self, runs: Sequence[TransactionlinkWorkflowRun], unended: Sequence[TransactionlinkWorkflowRun]
+    ) -> Twofold[float]:
+        """
+        End this process; the flow run begins again when it is resumed. Returns only if it cannot be suspended now: for
+        how many seconds to poll until it is tried again.
+
+        Args:
+            runs: All that the flow run waits for, in the same order each time.
+            unended: Those of them that have not ended.
+
+        Raises:
+            Pause: Prefect's own signal, for its engine.
+        """
+        from prefect import suspend_flow_run
+        from prefect.exceptions import Pause
+        from prefect.flow_runs import asuspend_flow_run
+
+        seconds = yield from blocking(partial(self._hindered, unended))
+        ids = [run.execution_id for run in runs]
+        if seconds is not None or not (yield from blocking(partial(_announced, ids))):
+            return SLICE if seconds is None else seconds
+        how: dict[str, Any] = {"timeout": _timeout(_latest(unended)), "key": _key(len(unended))}
+        before = datetime.now(UTC)
+        try:
+            with _refusals():
+                yield from Twin(partial(suspend_flow_run, **how), partial(asuspend_flow_run, **how))
+        except Pause:
+            # Again: if the suspension took long, the timer has fired for a flow run that was not suspended yet.
+            yield from blocking(partial(_announced, (), before))
+            raise
+        return SLICE
+
+    def _hindered(self, unended: Sequence[TransactionlinkWorkflowRun]) -> float | None:
+        """
+        For how long the flow run cannot be suspended; None: it can.
+        """
+        from prefect_blocks.automations import timer_span
+        from prefect_blocks.versions import PREFECT_FAILURES
+
+        if any(run.unanswered for run in unended):
+            return _UNANSWERED
+        quiet = self.tasks.none_go_on(_here())
+        if not quiet:
+            if quiet is False:
+                self.say("This flow run keeps its process while tasks that it has started go on.")
+            return SLICE
+        try:
+            span = timer_span()
+        except PREFECT_FAILURES as error:
+            log.warning("Prefect did not say whether it has a timer (%s).", type(error).__name__)
+            return _LATER
+        if span is None:
+            self.say(f"This flow run keeps its process: {_NO_TIMER}.")
+            return _LATER
+        ends = [end for run in unended for end in (run.handle.deadline, run.handle.expires_at) if end is not None]
+        left = min(ends, default=math.inf) - time.time()
+        if left <= span.total_seconds() + _AWAKE:
+            self.say(
+                "This flow run keeps its process now: a deadline or an expiry comes before the timer."
+            )
+            return max(SLICE, left + _MOMENT)
+        return None
 
 
 def awaited(state: State[Any] | None) -> int | None:
@@ -174,23 +269,30 @@ def waiting_flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
                 yield run
 
 
-def announce(client: SyncPrefectClient, flow_run_id: UUID, execution_ids: Sequence[str] = ()) -> None:
+def announce(
+    client: SyncPrefectClient, flow_run_id: UUID, execution_ids: Sequence[str] = (), at: datetime | None = None
+) -> None:
     """
     Say that a flow run waits, and for what. Returns only once the server has the events: unheard, nobody would wake the
     flow run.
+
+    Args:
+        at: Since when; default: now.
     """
-    events = [_event(WAITING, flow_run_id)]
+    events = [_event(WAITING, flow_run_id, at=at)]
     for first in range(0, len(execution_ids), _RELATED):
         events.append(_event(WAITS_FOR, flow_run_id, execution_ids[first : first + _RELATED]))
     client.request("POST", "/events", json=events).raise_for_status()
 
 
-def _event(name: str, flow_run_id: UUID, execution_ids: Sequence[str] = ()) -> dict[str, Any]:
+def _event(
+    name: str, flow_run_id: UUID, execution_ids: Sequence[str] = (), at: datetime | None = None
+) -> dict[str, Any]:
     identity = uuid5(_EVENTS, " ".join([str(flow_run_id), *execution_ids])) if execution_ids else uuid4()
     return {
         "id": str(identity),
         "event": name,
-        "occurred": datetime.now(UTC).isoformat(),
+        "occurred": (at or datetime.now(UTC)).isoformat(),
         "resource": {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"},
         "related": [
             {"prefect.resource.id": f"transactionlink.execution.{one}", "prefect.resource.role": "execution"}
@@ -200,7 +302,7 @@ def _event(name: str, flow_run_id: UUID, execution_ids: Sequence[str] = ()) -> d
     }
 
 
-def _announced(execution_ids: Sequence[str]) -> bool:
+def _announced(execution_ids: Sequence[str], at: datetime | None = None) -> bool:
     from prefect import get_client
 
     from prefect_blocks.versions import PREFECT_FAILURES
@@ -209,11 +311,9 @@ def _announced(execution_ids: Sequence[str]) -> bool:
     assert flow_run is not None
     try:
         with get_client(sync_client=True) as client:
-            announce(client, flow_run.id, execution_ids)
+            announce(client, flow_run.id, execution_ids, at)
     except PREFECT_FAILURES as error:
-        log.warning(
-            "This flow run keeps its process for now: Prefect did not take its event (%s).", type(error).__name__
-        )
+        log.warning("Prefect did not take the event that this flow run waits (%s).", type(error).__name__)
         return False
     return True
 
@@ -231,6 +331,11 @@ def _here() -> FlowRunContext:
     context = FlowRunContext.get()
     assert context is not None, "obstacle() was asked before"
     return context
+
+
+def _latest(runs: Sequence[TransactionlinkWorkflowRun]) -> float | None:
+    deadlines = [run.handle.deadline for run in runs]
+    return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
 
 
 def _timeout(deadline: float | None) -> int | None:
@@ -254,9 +359,13 @@ __all__ = [
     "SLICE",
     "WAITING",
     "WAITS_FOR",
+    "Suspension",
+    "again",
     "announce",
     "awaited",
+    "grace",
     "obstacle",
-    "suspend",
+    "unheard",
     "waiting_flow_runs",
+    "woken",
 ]

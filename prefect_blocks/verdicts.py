@@ -5,7 +5,7 @@ What a person tells a flow run about a start of unknown fate, once its next atte
 from __future__ import annotations
 
 import contextlib
-import getpass
+import shlex
 import time
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect_blocks.ledger import FlowRunInputLedger
 
 
-def adopt(flow_run_id: UUID | str, step_key: str, execution_id: str, *, reason: str) -> None:
+def adopt(flow_run_id: UUID | str, step_key: str, execution_id: str, *, reason: str, actor: str | None = None) -> None:
     """
     Say that the start did start this execution. Retry the flow run then: it goes on with that.
 
@@ -29,23 +29,24 @@ def adopt(flow_run_id: UUID | str, step_key: str, execution_id: str, *, reason: 
         step_key: Of the step, as the error names it.
         execution_id: From the vendor's dashboard.
         reason: Why this is known; not personal.
+        actor: Who says so; None: the operating system's user.
 
     Raises:
         InvalidRequest: That is no execution id, or there is no reason.
         LedgerError: There is nothing to decide about the step, or the server cannot be reached.
     """
-    ledger = _undecided(flow_run_id, step_key)
-    verdicts.adopt(ledger, step_key, execution_id, reason=reason, actor=getpass.getuser(), now=time.time())
+    ledger, said = _undecided(flow_run_id, step_key), actor or verdicts.acting()
+    verdicts.adopt(ledger, step_key, execution_id, reason=reason, actor=said, now=time.time())
 
 
-def not_started(flow_run_id: UUID | str, step_key: str, *, reason: str) -> None:
+def not_started(flow_run_id: UUID | str, step_key: str, *, reason: str, actor: str | None = None) -> None:
     """
     Say that the start has started nothing. Retry the flow run then: it starts.
 
     Args and errors as for :func:`adopt`.
     """
-    ledger = _undecided(flow_run_id, step_key)
-    verdicts.not_started(ledger, step_key, reason=reason, actor=getpass.getuser(), now=time.time())
+    ledger, said = _undecided(flow_run_id, step_key), actor or verdicts.acting()
+    verdicts.not_started(ledger, step_key, reason=reason, actor=said, now=time.time())
 
 
 def _undecided(flow_run_id: UUID | str, step_key: str) -> FlowRunInputLedger:
@@ -72,12 +73,11 @@ def way_out(flow_run_id: UUID | None) -> Iterator[None]:
         yield
     except StartOutcomeUnknown as error:
         if flow_run_id is not None and error.key is not None:
-            step = f"{str(flow_run_id)!r}, {error.key!r}"
-            found = repr(error.execution_id or "EXECUTION_ID")
+            command, step = "python -m prefect_blocks", f"{flow_run_id} {shlex.quote(error.key)}"
+            found = shlex.quote(error.execution_id or "EXECUTION_ID")
             error.args = (
-                f"{error.what} Then tell the flow run, in Python: prefect_blocks.verdicts.adopt({step}, {found},"
-                f" reason='…') if it runs, prefect_blocks.verdicts.not_started({step}, reason='…') if it does not. And"
-                " retry the flow run.",
+                f"{error.what} Then tell the flow run: `{command} adopt {step} {found} --reason TEXT` if it runs,"
+                f" `{command} not-started {step} --reason TEXT` if it does not. And retry the flow run.",
             )
         raise
     except RequestChanged as error:

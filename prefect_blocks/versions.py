@@ -4,13 +4,18 @@ Every difference between Prefect versions, and what of Prefect has no other door
 
 from __future__ import annotations
 
+from contextvars import Token
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from prefect.exceptions import PrefectException
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prefect.client.schemas.objects import State
+    from prefect.task_runners import TaskRunner
 
 T = TypeVar("T")
 
@@ -39,4 +44,28 @@ def exception_of(state: State[Any]) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
-__all__ = ["PREFECT_FAILURES", "exception_of", "load_block"]
+def entered_in(context: Any) -> Iterator[Any]:
+    """
+    A context of a run, and those that it was entered in: of the flows that this one is a subflow of. Only the token by
+    which Prefect leaves a context knows, and no server has the limits of a flow. Without it, the innermost is alone.
+    """
+    while context is not None:
+        yield context
+        before = getattr(getattr(context, "_token", None), "old_value", None)
+        context = None if before is Token.MISSING else before
+
+
+def submissions(runner: TaskRunner[Any]) -> int | None:
+    """
+    How many tasks were submitted to this runner and have not ended, those in its queue too: of these no server knows
+    yet. None for runners other than Prefect's thread pool, which do not tell.
+    """
+    counted: int | None = getattr(runner, "_active_submission_count", None)
+    executor: Any = getattr(runner, "_executor", None)
+    if counted is None and isinstance(executor, ThreadPoolExecutor):  # 3.6.17 does not count them, its pool does
+        unused: Any = executor._idle_semaphore  # type: ignore[attr-defined]  # no other door
+        counted = executor._work_queue.qsize() + len(executor._threads) - int(unused._value)
+    return counted
+
+
+__all__ = ["PREFECT_FAILURES", "entered_in", "exception_of", "load_block", "submissions"]

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -24,9 +25,10 @@ from prefect_blocks.twins import Twin
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
+    from prefect_blocks.twins import Twofold
     from tl_orchestration import Handle
 
 T = TypeVar("T")
@@ -37,8 +39,15 @@ log = logging.getLogger(__name__)
 #: need some too.
 LAST_WORDS = 10.0
 
+#: Cancels in flight at once.
+_CANCELS = 16
+
 #: A wait that is over after one poll, seconds.
 ONE_LOOK = 0.001
+
+_cancelling = threading.BoundedSemaphore(_CANCELS)
+_asking = threading.Lock()
+_questions: dict[UUID | None, Future[bool]] = {}
 
 
 def ends_within(handle: Handle, seconds: float) -> bool:
@@ -49,20 +58,19 @@ def ends_within(handle: Handle, seconds: float) -> bool:
     return bool(ends) and min(ends) <= time.time() + seconds
 
 
-@contextlib.contextmanager
-def stoppable(flow_run_id: UUID | None, cancel: Callable[[], object] | None) -> Iterator[None]:
+def stoppable(flow_run_id: UUID | None, cancel: Callable[[], object] | None, wait: Twofold[T]) -> Twofold[T]:
     """
-    When Prefect ends what runs here, cancel if a person decided so, or if its own ``timeout_seconds`` has passed; else
+    The wait. When Prefect ends it, cancel if a person decided so, or if its own ``timeout_seconds`` has passed; else
     leave the execution to the next attempt.
 
     Args:
         cancel: Cancels the execution; None: it is not to be cancelled.
     """
     try:
-        yield
+        return (yield from wait)
     except (TerminationSignal, asyncio.CancelledError):
         if cancel is not None:
-            last_words(flow_run_id, cancel)
+            yield from _spoken(partial(last_words, flow_run_id, cancel))
         raise
 
 
@@ -73,11 +81,12 @@ def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
     timed_out = decisions.timed_out()
 
     def decide() -> None:
-        if not timed_out and not decisions.somebody_decided(flow_run_id):
+        if not timed_out and not _decided(flow_run_id):
             log.info("Nobody cancelled this flow run: its execution is left running.")
             return
         try:
-            cancel()
+            with _cancelling:
+                cancel()
         except TransactionlinkError as error:
             log.error("The execution could not be cancelled: %s", error)
 
@@ -86,13 +95,42 @@ def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
         speaking.result(LAST_WORDS)
 
 
-def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
+def _spoken(words: Callable[[], None]) -> Twin[None]:
     """
-    The start. If Prefect ends this process meanwhile, it is waited for nevertheless: cut off, its fate would be
-    unknown.
+    Last words: in an event loop, those of all its waits at the same time, and in a shield: a time-out cancels whatever
+    is awaited, again and again.
+    """
+
+    async def there() -> None:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wrap_future(_in_thread(words))
+
+    return Twin(words, there)
+
+
+def _decided(flow_run_id: UUID | None) -> bool:
+    """
+    What the server says; it is asked once for all who ask at the same time.
+    """
+    with _asking:
+        asked, first = _questions.get(flow_run_id), flow_run_id not in _questions
+        if asked is None:
+            asked = _questions[flow_run_id] = Future()
+    if first:
+        try:
+            asked.set_result(decisions.somebody_decided(flow_run_id))
+        finally:
+            del _questions[flow_run_id]
+    return asked.result()
+
+
+def uninterrupted(start: Twin[T], stopped: Callable[[T], None]) -> Twin[T]:
+    """
+    The start. If Prefect, or Ctrl-C, ends this process meanwhile, it is waited for nevertheless: cut off, its fate
+    would be unknown.
 
     Args:
-        stopped: Called with what was started, before Prefect's signal goes on.
+        stopped: Called with what was started, before Prefect's signal goes on; in an event loop, in a thread.
     """
 
     def here() -> T:
@@ -104,6 +142,10 @@ def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
             with contextlib.suppress(TimeoutError, TransactionlinkError):
                 stopped(starting.result(LAST_WORDS))
             raise
+        except KeyboardInterrupt:
+            with contextlib.suppress(TimeoutError, TransactionlinkError):
+                starting.result(LAST_WORDS)
+            raise
 
     async def there() -> T:
         starting = asyncio.ensure_future(start.there())
@@ -112,7 +154,8 @@ def uninterrupted(start: Twin[T], stopped: Callable[[T], object]) -> Twin[T]:
         except asyncio.CancelledError:
             # In a shield: a time-out cancels whatever is awaited, again and again.
             with contextlib.suppress(TimeoutError, TransactionlinkError), anyio.CancelScope(shield=True):
-                stopped(await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS))
+                started = await asyncio.wait_for(asyncio.shield(starting), LAST_WORDS)
+                await _spoken(lambda: stopped(started)).there()
             raise
 
     return Twin(here, there)

@@ -194,7 +194,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             RequestChanged: The step has started something else.
             TransactionlinkError: See :meth:`tl_orchestration.Client.run`.
         """
-        return twins.run(self._run(parameters, asked))
+        return twins.run(self._run(parameters, asked, asynchronous=False))
 
     async def atrigger(
         self, parameters: Mapping[str, Any] | None = None, **asked: Unpack[Asked]
@@ -202,7 +202,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         """
         As :meth:`trigger`. What ``on_link`` returns is awaited, if it can be.
         """
-        return await twins.arun(self._run(parameters, asked))
+        return await twins.arun(self._run(parameters, asked, asynchronous=True))
 
     def attach(
         self, execution_id: str, *, timeout: float | None = None, api_version: int | None = None
@@ -317,34 +317,71 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             InvalidRequest: ``wait_mode`` is ``suspend``, and Prefect cannot suspend here.
         """
         from prefect_blocks import suspending
-        from tl_orchestration.errors import InvalidRequest
 
         if self.wait_mode == "poll":
             return False
         obstacle = suspending.obstacle(asynchronous=asynchronous)
         if obstacle is None:
             return True
-        if self.wait_mode == "suspend":
+        self._check_release(obstacle)
+        self.say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
+        return False
+
+    def say_once(self, sentence: str) -> None:
+        """
+        To the log of the run, once in each process.
+        """
+        if sentence not in _said:
+            _said.add(sentence)
+            self.logger.info(sentence)
+
+    def _insist(self, *, asynchronous: bool) -> Twofold[None]:
+        """
+        Before anything is started: that ``wait_mode`` can be kept. What an earlier pass has started is not left alone
+        because its timer is gone.
+
+        Raises:
+            InvalidRequest: It is ``suspend``, and Prefect cannot suspend here, or nobody would wake the flow run.
+        """
+        from prefect_blocks import suspending
+        from prefect_blocks.versions import PREFECT_FAILURES
+
+        if self.wait_mode != "suspend":
+            return
+        obstacle = suspending.obstacle(asynchronous=asynchronous)
+        if obstacle is None and not suspending.again():
+            try:
+                obstacle = yield from twins.blocking(suspending.unheard)
+            except PREFECT_FAILURES as error:
+                self.logger.warning("Prefect did not say whether it has a timer (%s).", type(error).__name__)
+        self._check_release(obstacle)
+
+    def _check_release(self, obstacle: str | None) -> None:
+        from tl_orchestration.errors import InvalidRequest
+
+        if obstacle is not None and self.wait_mode == "suspend":
             raise InvalidRequest(
                 f"wait_mode='suspend' cannot be kept here: {obstacle}. Wait in the body of a deployed flow, or choose"
                 " wait_mode='auto'."
             )
-        self._say_once(f"Waiting for Transactionlink executions here keeps the process: {obstacle}.")
-        return False
 
-    def _run(self, parameters: Mapping[str, Any] | None, asked: Asked) -> Twofold[TransactionlinkWorkflowRun]:
-        from prefect_blocks import identity, showing, verdicts, waiting
+    def _run(
+        self, parameters: Mapping[str, Any] | None, asked: Asked, *, asynchronous: bool
+    ) -> Twofold[TransactionlinkWorkflowRun]:
+        from prefect_blocks import identity, marks, showing, verdicts, waiting
 
         on_link = asked.get("on_link")
         request = self._request(parameters or {}, asked)
         self._check_storage()
-        self.releases_worker(asynchronous=True)
+        yield from self._insist(asynchronous=asynchronous)
         where = yield from twins.blocking(identity.scope)
         running = identity.flow_run_id()
         ledger, step = self._place(where, asked.get("step_key"), asked.get("key"))
         if where is not None and step is not None and getattr(ledger, "counted", False):
             counted = partial(identity.check_order, where, step.key, retry_failed=self.retry_failed)
             yield from twins.blocking(counted)
+        if where is not None and step is not None:
+            yield from twins.blocking(partial(marks.mark, where, step.key))
 
         def made(execution: Execution) -> TransactionlinkWorkflowRun:
             return TransactionlinkWorkflowRun(self, execution.handle, ledger=ledger, flow_run_id=running)
@@ -353,9 +390,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         with showing.start_unknown(self.workflow_definition_id, running), verdicts.way_out(_keeper(ledger)):
             execution = yield from waiting.uninterrupted(start, lambda started: made(started).cancel_if_decided())
         run = made(execution)
-        with waiting.stoppable(running, run.cancel_quickly()):
-            self._announce(execution, on_link)
-            yield from twins.blocking(lambda: showing.started(run, execution))
+        yield from waiting.stoppable(running, run.cancel_quickly(), self._shown(run, execution, on_link))
         return run
 
     def _start(
@@ -394,14 +429,6 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             from prefect_blocks import results
 
             results.storage(uri)
-
-    def _say_once(self, sentence: str) -> None:
-        """
-        To the log of the run, once in each process.
-        """
-        if sentence not in _said:
-            _said.add(sentence)
-            self.logger.info(sentence)
 
     def _request(self, parameters: Mapping[str, Any], asked: Asked) -> RunRequest:
         """
@@ -453,7 +480,7 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         task_run_id = identity.task_run_id()
         if task_run_id is not None:
             return _ledger_of_tasks(), self._step(f"{task_run_id}/{step_key or self.workflow_definition_id}")
-        self._say_once(
+        self.say_once(
             "Outside of a flow run nothing keeps Transactionlink executions from being started again by a retry, unless"
             " they are triggered with a key."
         )
@@ -471,6 +498,12 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             on_link_lost=self.on_link_lost,
             correlation_parameter=self.correlation_parameter,
         )
+
+    def _shown(self, run: TransactionlinkWorkflowRun, execution: Execution, on_link: OnLink | None) -> Twofold[None]:
+        from prefect_blocks import showing
+
+        self._announce(execution, on_link)
+        yield from twins.blocking(lambda: showing.started(run, execution))
 
     def _announce(self, execution: Execution, on_link: OnLink | None) -> None:
         self.logger.info(

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from joserfc import jws
+from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from tl_orchestration.webhooks.signatures import Delivery
@@ -48,6 +49,26 @@ def token(
     text = header if isinstance(header, str) else json.dumps(HEADER if header is None else header)
     protected = b64(text.encode("utf-8", "surrogatepass"))
     return f"{protected}.{middle}.{sign_input(f'{protected}.{b64(body)}'.encode(), key)}"
+
+
+def library_takes(value: str, body: bytes, public: str) -> bool:
+    """Whether the other library takes a detached JWS over the body, by a public key in PEM."""
+    protected, _, signature = value.split(".")
+    try:
+        found = jws.deserialize_compact(f"{protected}.{b64(body)}.{signature}", RSAKey.import_key(public), ["RS256"])
+    except JoseError:
+        return False
+    return found.payload == body
+
+
+def unencoded(header: dict[str, Any], body: bytes = BODY) -> str:
+    """A detached JWS over the body as it is (RFC 7797)."""
+    protected = b64(json.dumps(header).encode())
+    return f"{protected}..{sign_input(protected.encode() + b'.' + body)}"
+
+
+#: The header of such a one.
+UNENCODED = {**HEADER, "b64": False, "crit": ["b64"]}
 
 
 def by_library(body: bytes = BODY, header: dict[str, Any] | None = None) -> str:

@@ -62,6 +62,7 @@ class Patience:
             for a caller who can bring a new credential.
         cancel_on_timeout: Whether the deadline cancels the execution. None: if the handle owns it.
         on_change: Called with each poll that shows another status than the one before.
+        quiet: Whether such changes are for the debug log only: whoever waits for thousands says how they stand.
     """
 
     pacing: Pacing = field(factory=Pacing)
@@ -70,6 +71,7 @@ class Patience:
     credential_budget: float | None = None
     cancel_on_timeout: bool | None = None
     on_change: Callable[[Execution], None] | None = None
+    quiet: bool = False
 
 
 def wait(
@@ -142,7 +144,8 @@ def wait(
 
 
 def _notice(execution: Execution, patience: Patience, metrics: Metrics) -> None:
-    log.info("Execution %s is %s (%s).", execution.id, execution.status, execution.raw_status)
+    level = logging.DEBUG if patience.quiet else logging.INFO
+    log.log(level, "Execution %s is %s (%s).", execution.id, execution.status, execution.raw_status)
     metrics.noticed(execution)
     if patience.on_change is not None:
         patience.on_change(execution)

@@ -123,7 +123,7 @@ HISTORIES: dict[str, tuple[Callable[[Scene], str], list[str], set[str]]] = {
         {"nothing", "intent", "id"},
     ),
     "retry of a start": (running, ["ReadLedger", "poll"], {"id"}),
-    "adopted": (judged, ["ReadLedger", "append STARTED", "poll"], {"id"}),
+    "adopted": (judged, ["ReadLedger", "append STARTED", "poll", "append STARTED"], {"id"}),
     "cleared": (
         cleared,
         ["ReadLedger", "cancel", "poll", "ClaimStart", "run", "append STARTED"],

@@ -57,6 +57,7 @@ def test_each_ends_once(tmp_path: Path) -> None:
 
 async def _wait_for_all(sandbox: SandboxServer, inbox: Inbox) -> list[Execution]:
     seen: dict[str, list[Status]] = {}
+    ended = 0
 
     def note(execution: Execution) -> None:
         seen.setdefault(execution.id, []).append(execution.status)
@@ -66,8 +67,13 @@ async def _wait_for_all(sandbox: SandboxServer, inbox: Inbox) -> list[Execution]
     async with AsyncClient(OrganizationToken(TOKEN), sandbox.url, settings=settings, inbox=inbox) as client:
 
         async def one(number: int) -> Execution:
+            nonlocal ended
             execution = await client.run(RunRequest(f"kyc-{number % 5 + 1}"))
-            return await client.wait(execution, timeout=120, patience=patience)
+            ending = await client.wait(execution, timeout=120, patience=patience)
+            ended += 1
+            if ended == EXECUTIONS // 2:
+                assert sandbox.store.courier.replay() > 0  # while the other half is waited for
+            return ending
 
         endings = await asyncio.gather(*map(one, range(EXECUTIONS)))
     for statuses in seen.values():

@@ -24,6 +24,7 @@ OWN_FIELDS: dict[str, dict[str, Any]] = {
     "NoAnswer": {"sent": False},
     "RateLimited": {"retry_after": 2.5},
     "ServerError": {"retry_after": 7.0},
+    "RequestChanged": {"what": "what happened"},
     "StartOutcomeUnknown": {"key": "dag/run/task", "what": "what happened", "correlation_id": "tl-1"},
     "WaitTimeout": {"raw_status": "RUNNING", "result_available": True, "cancelled": True},
 }

@@ -95,6 +95,7 @@ class Batch:
         if not isinstance(client.ledger, SqlLedger):
             raise InvalidSettings("A batch needs a client with an SqlLedger: it keeps the campaign beside the ledger.")
         self.campaign = checked_campaign(campaign)
+        self._comes_back = worker is not None
         self.worker = worker or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._client = client
         self._ledger = client.ledger
@@ -123,7 +124,7 @@ class Batch:
 
         Args:
             again: Read it whatever is known. A SQL query is read again only then.
-            stop: Ends the wait for another process.
+            stop: Ends the pass, or the wait for another process; the next call begins anew.
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
@@ -203,10 +204,18 @@ class Batch:
         """
         if self._book is None:
             raise InvalidSettings("There is nothing to work on: the batch was given no book.")
-        orders = Orders(follow=at_cap == "wait", wait_for_others=wait_for_others, stop=stop)
+        orders = Orders(
+            follow=at_cap == "wait", wait_for_others=wait_for_others, stop=stop, comes_back=self._comes_back
+        )
         return await self._work(orders, self._book, on_progress)
 
-    async def watch(self, *, low_water: float = 0.5, stop: Callable[[], bool] = lambda: False) -> BatchSummary:
+    async def watch(
+        self,
+        *,
+        low_water: float = 0.5,
+        stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[BatchSummary], None] | None = None,
+    ) -> BatchSummary:
         """
         Follow what is in flight, and start, cancel and fetch nothing: only that an execution has ended is put on
         record. For whoever waits in a worker's place, such as a trigger.
@@ -219,7 +228,8 @@ class Batch:
             InvalidSettings: There is no such campaign.
             TransactionlinkError: As :meth:`work`.
         """
-        return await self._work(Orders(keep=False, low_water=low_water, stop=stop), None, None)
+        orders = Orders(keep=False, low_water=low_water, stop=stop, comes_back=self._comes_back)
+        return await self._work(orders, None, on_progress)
 
     def run(
         self,
@@ -335,7 +345,8 @@ class Batch:
 
         Args:
             drain: Let what is in flight come to its end.
-            only_mine: Cancel only what this worker owns, and let the others go on with the campaign.
+            only_mine: Cancel only what this worker owns, which works no more; the others go on with the campaign, and
+                see to the ends of what was cancelled.
 
         Raises:
             InvalidSettings: There is no such campaign.
@@ -353,6 +364,8 @@ class Batch:
         ):
             accepted += await follower.cancel(found)
             after = found[-1].key
+        if only_mine:
+            await asyncio.to_thread(rows.leave, time.time(), returns=False)
         return accepted
 
     def resume(self) -> None:

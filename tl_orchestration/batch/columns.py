@@ -12,9 +12,9 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
-from attrs import field, frozen, validators
+from attrs import field, fields, frozen, validators
 
-from tl_orchestration.errors import InvalidRequest
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.ledger.key import LONGEST_KEY
 from tl_orchestration.models import RunRequest
 
@@ -87,6 +87,30 @@ class Columns:
     locale: str | None = None
     expires_in: str | None = None
     default_locale: str = "en"
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Columns:
+        """
+        From JSON values: the members are the arguments, and a parameter's column is its name or an object of a Column's
+        arguments.
+
+        Raises:
+            InvalidSettings: It is no such object.
+        """
+        named = dict(document)
+        if surplus := sorted(set(named) - {one.name for one in fields(cls)}):
+            raise InvalidSettings(f"The columns have members that are not known: {', '.join(surplus)}.")
+        try:
+            given = {
+                name: value if isinstance(value, str | Column) else Column(**value)
+                for name, value in dict(named.pop("parameters", {})).items()
+            }
+            return cls(parameters=given, **named)
+        except (TypeError, ValueError, AttributeError):
+            raise InvalidSettings(
+                'The columns must be like {"key": "id", "parameters": {"firstName": "first", "dateOfBirth": {"name":'
+                ' "born", "type": "date"}}}.'
+            ) from None
 
     def named(self) -> frozenset[str]:
         """

@@ -110,7 +110,9 @@ class Follower:
             if not self._has_hints:
                 await self._first_look(started_at, scout)
             pacing = Thrift(experience=self._experience, started_at=started_at, began=time.time(), scout=scout)
-            patience = Patience(pacing=pacing, cancel_on_timeout=self._decides and self._policy.cancel_on_timeout)
+            patience = Patience(
+                pacing=pacing, cancel_on_timeout=self._decides and self._policy.cancel_on_timeout, quiet=True
+            )
             try:
                 execution = await self._client.wait(handle, patience=patience)
             except WaitTimeout as error:

@@ -93,7 +93,7 @@ class Loader:
                 now=self._now(),
             )
             if turn == "load":
-                return self._read(campaign, source, identity)
+                return self._read(campaign, source, identity, stop)
             if turn == "loaded":
                 return evolve(campaign.loaded or LoadReport(), skipped=True)
             if stop():
@@ -107,12 +107,14 @@ class Loader:
         mapping = [repr(self._book.columns), self._book.workflow_definition_id]
         return hashlib.sha256(json.dumps([told, *mapping]).encode()).hexdigest()
 
-    def _read(self, campaign: Campaign, source: Source, identity: str | None) -> LoadReport:
+    def _read(self, campaign: Campaign, source: Source, identity: str | None, stop: Callable[[], bool]) -> LoadReport:
         intake = Intake(self._database, campaign, self._worker)
         rejects = Rejects(self._output, campaign.load)
         report = LoadReport()
         try:
             for portion in source.portions(SLICE):
+                if stop():
+                    raise LedgerError(f"Stopped as asked, while campaign {self._name} was loaded. Nothing was started.")
                 incoming = self._checked(portion, report.read, rejects)
                 tally = intake.take(portion.locator, incoming, self._now())
                 for one in tally.conflicting:

@@ -34,7 +34,7 @@ class Query:
         database: SQLAlchemy URL or engine of where the customers are.
         statement: The query.
         parameters: Values for its ``:names``.
-        key: The key's column; a campaign sets it.
+        key: The key's column; loading sets it.
     """
 
     database: Engine = field(converter=_engine, repr=False)
@@ -62,7 +62,8 @@ class Query:
                 found = connection.execute(text(self.statement), dict(self.parameters))
                 for rows in found.mappings().partitions(size):
                     whole = all(isinstance(row.get(self.key), int) for row in rows)
-                    yield Portion({"keys": "integer" if whole else "text"}, [dict(row) for row in rows])
+                    locator = {"column": self.key, "keys": "integer" if whole else "text"}
+                    yield Portion(locator, [dict(row) for row in rows])
         except SQLAlchemyError as error:
             raise _failed(error) from None
 
@@ -71,7 +72,7 @@ class Query:
         query = (
             select(text("*"))
             .select_from(self._rows())
-            .where(column(self.key).in_(bindparam("tl_keys", expanding=True, value=wanted)))
+            .where(column(locator["column"]).in_(bindparam("tl_keys", expanding=True, value=wanted)))
         )
         try:
             with self.database.connect() as connection:

@@ -101,9 +101,9 @@ class Rows:
         self._worker = worker
         self._lease = lease
 
-    def enter(self, namespace: str, quota: str, now: float, states: Sequence[RowState]) -> None:
+    def enter(self, namespace: str, quota: str, now: float) -> None:
         """
-        Begin to work. Of what a former life of this worker has left, slices and rows in these states are free again.
+        Begin to work. The slices that a former life of this worker has left are free again; its rows are still its own.
         """
         insert = sqlite.insert(workers) if self._database.is_sqlite else postgresql.insert(workers)
         fresh = {"namespace": namespace, "quota": quota, "seen_at": now, "reserved": 0}
@@ -113,7 +113,7 @@ class Rows:
                     index_elements=["campaign", "name"], set_=fresh
                 )
             )
-            self._let_go(connection, states)
+            self._let_go(connection)
 
     def beat(self, now: float, spent: Mapping[str, int]) -> None:
         """
@@ -132,24 +132,18 @@ class Rows:
 
     def leave(self, now: float, *, returns: bool) -> None:
         """
-        End to work. What is in flight stays this worker's where it ``returns`` within its lease, and else belongs to
-        nobody.
+        End to work. What is in flight keeps this worker's name, so that it can still be cancelled as this worker's; it
+        is free for others at once, unless this one ``returns`` within its lease.
         """
         with self._database.writing() as connection:
             connection.execute(self._me().values(seen_at=now if returns else 0, reserved=0))
-            self._let_go(connection, [RowState.ENDED] if returns else [RowState.STARTED, RowState.ENDED])
+            self._let_go(connection, [RowState.ENDED])
 
     def claim(self, now: float) -> Claimed | None:
         """
         A slice with rows that are not started, and that nobody else is at; None if there is none now.
         """
-        free = or_(slices.c.owner.is_(None), ~slices.c.owner.in_(self._living(now)))
-        wanted = (
-            select(slices.c.id)
-            .where(slices.c.campaign == self._campaign, slices.c.open, slices.c.due_at <= now, free)
-            .order_by(slices.c.id)
-            .limit(1)
-        )
+        wanted = self._free_slices(now).order_by(slices.c.id).limit(1)
         with self._database.writing() as connection:
             if self._database.is_sqlite:
                 connection.execute(self._me().values(seen_at=now))  # takes the lock before anything is read
@@ -208,14 +202,25 @@ class Rows:
             .values(state=state.value, owner=owner, **{name: bindparam(f"b_{name}") for name in names})
         )
 
-    def adopt(self, now: float, limit: int, states: Sequence[RowState], overdue: float | None = None) -> list[Row]:
+    def adopt(
+        self,
+        now: float,
+        limit: int,
+        states: Sequence[RowState],
+        overdue: float | None = None,
+        *,
+        own_after: str | None = None,
+    ) -> list[Row]:
         """
         Rows in these states that no living worker takes care of. They are this worker's now.
 
         Args:
             overdue: Also this worker's own in flight, and those of nobody, whose wait should have ended by then.
+            own_after: Only this worker's own, with keys behind this one: what a former life of it has left.
         """
         free = or_(rows.c.owner.is_(None), ~rows.c.owner.in_(self._living(now)))
+        if own_after is not None:
+            free, overdue = (rows.c.owner == self._worker) & (rows.c.key > own_after), None
         wanted = free & rows.c.state.in_([state.value for state in states])
         if overdue is not None:
             ends = or_(rows.c.deadline <= overdue, rows.c.expires_at <= overdue)
@@ -232,7 +237,7 @@ class Rows:
             keys = list(connection.scalars(chosen))
             mine = (rows.c.campaign == self._campaign) & rows.c.key.in_(keys)
             connection.execute(update(rows).where(mine).values(owner=self._worker))
-            return _read(connection, _select(self._campaign).where(rows.c.key.in_(keys)))
+            return _read(connection, _select(self._campaign).where(rows.c.key.in_(keys)).order_by(rows.c.key))
 
     def in_flight(self, limit: int, *, owner: str | None = None, after: str = "") -> list[Row]:
         """
@@ -243,6 +248,13 @@ class Rows:
             query = query.where(rows.c.owner == owner)
         with self._database.reading() as connection:
             return _read(connection, query.order_by(rows.c.key).limit(limit))
+
+    def claimable(self, now: float) -> bool:
+        """
+        Whether :meth:`claim` would find a slice.
+        """
+        with self._database.reading() as connection:
+            return connection.execute(self._free_slices(now).limit(1)).first() is not None
 
     def others(self, now: float) -> bool:
         """
@@ -258,7 +270,13 @@ class Rows:
     def _living(self, now: float) -> Any:
         return select(workers.c.name).where(workers.c.campaign == self._campaign, workers.c.seen_at > now - self._lease)
 
-    def _let_go(self, connection: Connection, states: Sequence[RowState]) -> None:
+    def _free_slices(self, now: float) -> Any:
+        free = or_(slices.c.owner.is_(None), ~slices.c.owner.in_(self._living(now)))
+        return select(slices.c.id).where(
+            slices.c.campaign == self._campaign, slices.c.open, slices.c.due_at <= now, free
+        )
+
+    def _let_go(self, connection: Connection, states: Sequence[RowState] = ()) -> None:
         mine = (slices.c.campaign == self._campaign) & (slices.c.owner == self._worker)
         connection.execute(update(slices).where(mine).values(owner=None))
         mine = (rows.c.campaign == self._campaign) & (rows.c.owner == self._worker)

@@ -64,6 +64,8 @@ class Orders:
         wait_for_others: Stay while other workers are at rows of this campaign.
         stop: Looked at several times a second; once it says so, the worker ends in good order.
         low_water: Return once so small a share of the in-flight limit is used; None: do not.
+        comes_back: The worker has a name that a later life of it will have as well: where it is interrupted, its rows
+            stay its own for a lease.
     """
 
     follow: bool = True
@@ -71,6 +73,7 @@ class Orders:
     wait_for_others: bool = True
     stop: Callable[[], bool] = lambda: False
     low_water: float | None = None
+    comes_back: bool = False
 
 
 class Worker:
@@ -117,7 +120,7 @@ class Worker:
         self._awake = asyncio.Event()
         self._fatal: BaseException | None = None
         self._overdue = False
-        self._beaten = self._looked = float("-inf")
+        self._beaten = self._looked = self._surveyed = float("-inf")
         self._running: dict[str, Row] = {}
         self._adopted = float("-inf")
         self._troubled_since: float | None = None
@@ -131,11 +134,11 @@ class Worker:
             TransactionlinkError: What keeps rows from being started or followed. What is known is on record.
         """
         self._orders = orders
-        states = [state for state in FOLLOWED if self._takes(state)]
-        await self._call(self._rows.enter, self._campaign.namespace, self._campaign.quota, time.time(), states)
+        await self._call(self._rows.enter, self._campaign.namespace, self._campaign.quota, time.time())
         writing = asyncio.create_task(self._write_all())
         outcome = BatchOutcome.INTERRUPTED
         try:
+            await self._take_up_own()
             outcome = await self._until_done(on_progress)
         finally:
             await self._end(writing, outcome)
@@ -196,6 +199,9 @@ class Worker:
         How the call ends, if it does now.
         """
         if self._orders.low_water is not None:
+            if time.monotonic() - self._surveyed < _LOOK:
+                return None
+            self._surveyed = time.monotonic()
             return await self._at_low_water()
         if self._tasks:
             return None
@@ -237,9 +243,22 @@ class Worker:
             opens_at = await self._breaker.opens_at()
             if opens_at is not None:
                 return BatchOutcome.BREAKER_OPEN if time.time() >= opens_at else None
-            used, most = await self._call(self._shares.used, time.time())
-            return BatchOutcome.AT_CAP if used <= most * (self._orders.low_water or 0.0) else None
+            if await self._call(self._rows.claimable, time.time()):
+                used, most = await self._call(self._shares.used, time.time())
+                return BatchOutcome.AT_CAP if used <= most * (self._orders.low_water or 0.0) else None
+            if not await self._call(self._rows.others, time.time()):
+                return None  # a slice that rests, such as after a 429, is free again soon
         return None if self._tasks else BatchOutcome.IN_FLIGHT
+
+    async def _take_up_own(self) -> None:
+        """
+        Go on with what a former life of this worker has left.
+        """
+        states, after = [state for state in FOLLOWED if self._takes(state)], ""
+        while own := await self._call(self._rows.adopt, time.time(), _ADOPTED, states, own_after=after):
+            for row in own:
+                self._spawn(self._take_up(row))
+            after = own[-1].key
 
     async def _adopt(self) -> None:
         if time.monotonic() - self._adopted < _BEAT:
@@ -398,7 +417,9 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(writing, *self._tasks, return_exceptions=True)
-        returns = outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT, BatchOutcome.BREAKER_OPEN}
+        returns = outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT, BatchOutcome.BREAKER_OPEN} or (
+            outcome is BatchOutcome.INTERRUPTED and self._orders.comes_back
+        )
         try:
             await self._recorder.flush()
             await self._keep()

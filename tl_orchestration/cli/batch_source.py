@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from attrs import frozen
 
 from tl_orchestration.cli.parameters import read_object
+from tl_orchestration.errors import InvalidSettings
 
 if TYPE_CHECKING:
     from tl_orchestration.batch import Book, Column, Columns
 
 SOURCE_URL = "TRANSACTIONLINK_BATCH_SOURCE_URL"
-_OTHERS = ("parameters_from", "record_id", "locale", "expires_in", "default_locale")
 
 
 @frozen(kw_only=True)
@@ -67,16 +67,10 @@ class Described:
         if self.key is not None or self.parameters or any(self.others.values()):
             raise click.UsageError("--columns has the whole mapping: give no other option for columns.")
         document = read_object(self.columns, "--columns")
-        if surplus := sorted(set(document) - {"key", "parameters", *_OTHERS}):
-            raise click.UsageError(f"--columns has members that are not known: {', '.join(surplus)}.")
         try:
-            given = {name: _column(value) for name, value in dict(document.pop("parameters", {})).items()}
-            return Columns(parameters=given, **document)
-        except (TypeError, ValueError, AttributeError):
-            raise click.UsageError(
-                '--columns must be like {"key": "id", "parameters": {"firstName": "first", "dateOfBirth": {"name":'
-                ' "born", "type": "date"}}}.'
-            ) from None
+            return Columns.from_dict(document)
+        except InvalidSettings as error:
+            raise click.UsageError(f"--columns: {error}") from None
 
 
 def _parameter(text: str) -> tuple[str, Column]:
@@ -95,12 +89,6 @@ def _parameter(text: str) -> tuple[str, Column]:
         raise click.UsageError(
             "The TYPE of a --parameter is text, integer, number, boolean, date or json, with ? where it may be missing."
         ) from None
-
-
-def _column(value: Any) -> Column:
-    from tl_orchestration.batch import Column
-
-    return Column(value) if isinstance(value, str) else Column(**value)
 
 
 __all__ = ["SOURCE_URL", "Described"]

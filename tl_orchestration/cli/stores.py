@@ -4,12 +4,12 @@ The ledger that a command works with: SQL, or Airflow's task state for what a pe
 
 from __future__ import annotations
 
-import getpass
 import os
 from typing import TYPE_CHECKING
 
 import click
 
+from tl_orchestration.ledger import verdicts
 from tl_orchestration.ledger.airflow_rest import SCHEME
 
 if TYPE_CHECKING:
@@ -100,7 +100,4 @@ def acting(name: str | None) -> str:
         if not name.strip():
             raise click.BadParameter("a name is not empty", param_hint="--actor")
         return name.strip()
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
-        return f"user {os.getuid()}"
+    return verdicts.acting()

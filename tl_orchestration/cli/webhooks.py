@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _SECRET = "TRANSACTIONLINK_WEBHOOKS_B3OS_SECRET"  # noqa: S105 -- the variable's name
 _HEADER = "TRANSACTIONLINK_WEBHOOKS_B3OS_HEADER"
 _KEYS = "TRANSACTIONLINK_WEBHOOKS_KEYS"
+_UNENCODED = "TRANSACTIONLINK_WEBHOOKS_UNENCODED"
 #: Entry points: a callable of an inbox and an event that ends it. The core knows no orchestrator.
 _FORWARDERS = "tl_orchestration.forwarders"
 
@@ -44,6 +45,12 @@ _keys_option = click.option(
 )
 _base_url_option = click.option(
     "--base-url", metavar="URL", help="Where keys are fetched.  [env: TRANSACTIONLINK_BASE_URL; default: the vendor]"
+)
+_unencoded_option = click.option(
+    "--unencoded",
+    is_flag=True,
+    envvar=_UNENCODED,
+    help=f'Also take signatures over the body as it is, marked by "b64": false (RFC 7797).  [env: {_UNENCODED}]',
 )
 
 
@@ -67,8 +74,17 @@ def webhooks() -> None:
 @stores.url_option
 @_keys_option
 @_base_url_option
+@_unencoded_option
 @verbose_option
-def serve(port: int, host: str, root_path: str, url: str | None, keys: Path | None, base_url: str | None) -> int:
+def serve(
+    port: int,
+    host: str,
+    root_path: str,
+    url: str | None,
+    keys: Path | None,
+    base_url: str | None,
+    unencoded: bool,
+) -> int:
     """
     Take webhooks over HTTP until Ctrl-C. TLS is the business of the proxy before it.
 
@@ -79,7 +95,7 @@ def serve(port: int, host: str, root_path: str, url: str | None, keys: Path | No
     from tl_orchestration.webhooks.receiver import Receiver
     from tl_orchestration.webhooks.server import listening, server
 
-    inbox, verifiers = _inbox(url), _verifiers(keys, base_url)
+    inbox, verifiers = _inbox(url), _verifiers(keys, base_url, unencoded=unencoded)
     try:
         listener = listening(host, port)
     except OSError as error:
@@ -106,6 +122,7 @@ def serve(port: int, host: str, root_path: str, url: str | None, keys: Path | No
 @stores.url_option
 @_keys_option
 @_base_url_option
+@_unencoded_option
 @stores.json_option
 @verbose_option
 def ingest(
@@ -115,6 +132,7 @@ def ingest(
     url: str | None,
     keys: Path | None,
     base_url: str | None,
+    unencoded: bool,
     as_json: bool,
 ) -> int:
     """
@@ -128,7 +146,7 @@ def ingest(
         return code
     from tl_orchestration.webhooks.handed_over import Ingest, from_lines, from_parts
 
-    inbox, verifiers = _inbox(url), {one.service: one for one in _verifiers(keys, base_url)}
+    inbox, verifiers = _inbox(url), {one.service: one for one in _verifiers(keys, base_url, unencoded=unencoded)}
     if service not in verifiers:
         raise InvalidSettings(f"There is no signing secret of B3OS: set {_SECRET} or {_SECRET}_FILE.")
     found = from_lines(deliveries) if body is None else from_parts(deliveries.read(), body.read())
@@ -294,13 +312,13 @@ def _key_server(base_url: str | None) -> KeyServer:
     return KeyServer(base_url or _variable("TRANSACTIONLINK_BASE_URL") or "https://api.transactionlink.io", settings)
 
 
-def _verifiers(folder: Path | None, base_url: str | None) -> list[Verifier]:
+def _verifiers(folder: Path | None, base_url: str | None, *, unencoded: bool) -> list[Verifier]:
     from tl_orchestration.webhooks.keys import FetchedKeys, Keys, PinnedKeys
     from tl_orchestration.webhooks.signatures import B3OS_HEADER, HmacVerifier, JwsVerifier
 
     pinned = folder or _variable(_KEYS)
     keys: Keys = PinnedKeys.in_folder(pinned) if pinned else FetchedKeys(_key_server(base_url).fetch)
-    verifiers: list[Verifier] = [JwsVerifier(keys)]
+    verifiers: list[Verifier] = [JwsVerifier(keys, allow_unencoded=unencoded)]
     if secrets := _secrets():
         verifiers.append(HmacVerifier(secrets, header=_variable(_HEADER) or B3OS_HEADER))
     return verifiers

@@ -6,6 +6,8 @@ A verdict is about the entry that the person saw: if it has moved on since, the 
 
 from __future__ import annotations
 
+import getpass
+import os
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -74,6 +76,16 @@ def not_started(ledger: Told, key: str, *, reason: str, actor: str, now: float) 
     return ledger.append(key, event)
 
 
+def acting() -> str:
+    """
+    Who says so, where nobody gives a name: the operating system's user.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return f"user {os.getuid()}"
+
+
 def _undecided(ledger: Told, key: str, now: float) -> Entry:
     entry = ledger.read(key)
     if entry is None:
@@ -107,4 +119,4 @@ def _reason(reason: str) -> str:
     return text
 
 
-__all__ = ["Told", "adopt", "not_started"]
+__all__ = ["Told", "acting", "adopt", "not_started"]

@@ -48,4 +48,30 @@ class Spells:
                 self._log.warning(message, *event[1])
 
 
-__all__ = ["Spells"]
+class Seldom(logging.Filter):
+    """
+    For the logger of a library: of each of its messages, one record a minute.
+
+    Args:
+        monotonic: Seconds.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._until: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """
+        Whether the record is logged.
+        """
+        now, message = self._monotonic(), str(record.msg)
+        if now < self._until.get(message, now):
+            return False
+        if message not in self._until and len(self._until) >= _MOST:
+            self._until.clear()
+        self._until[message] = now + SPELL
+        return True
+
+
+__all__ = ["Seldom", "Spells"]

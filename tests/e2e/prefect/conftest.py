@@ -25,6 +25,8 @@ FLOWS = (
     "without_hook",
     "ended_by_a_crash",
     "flow_fails_once",
+    "waits_for_its_retry",
+    "paused_in_its_process",
     "task_fails_once",
     "fails_until_retried",
     "submitted",
@@ -34,6 +36,7 @@ FLOWS = (
     "beside_a_task",
     "approval",
     "in_subflow",
+    "starts_nothing",
     "result_cannot_be_stored",
     "persisted",
     "slow_to_suspend",
@@ -53,6 +56,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectRig]:
 
     flows = [f"{CHECKS}:{name}" for name in FLOWS] + [f"{EXAMPLES}/kyc_onboarding.py:kyc_onboarding"]
     flows += ["prefect_blocks.cancelling:cleanup_flow", "prefect_blocks.flows:run_workflow_flow"]
+    flows += ["prefect_blocks.batches:run_batch_flow", f"{EXAMPLES}/weekly_rescreening.py:weekly_rescreening"]
     home = tmp_path_factory.mktemp("prefect")
     with (
         PrefectRig(home, flows) as rig,

@@ -46,6 +46,37 @@ def test_while_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
 
 
 @pytest.mark.slow
+def test_flow_runs_that_start_nothing_are_left_alone(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """Each run of the cleanup flow costs a process: there is none for a flow run that has no executions."""
+    idle = rig.run_here("starts-nothing")
+    rig.wait_for_state(idle, {"Suspended"})
+    name = block("cancel-the-other", duration=600, wait_mode="auto", suspend_after=0)
+    run = rig.run_here("without-hook", {"block": name})
+    rig.wait_for_state(run, {"Suspended"})
+
+    rig.cancel(idle)
+    rig.cancel(run)
+
+    cancelled(rig, oracle, run, name)
+    assert cleanups_of(rig, idle) == []
+
+
+@pytest.mark.slow
+def test_subflow_run(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """Who cancels the run of a subflow ends what that subflow has started."""
+    name = block("cancel-a-subflow", duration=600)
+    run = rig.run_here("in-subflow", {"block": name})
+    rig.wait_for(lambda: oracle.started(name) or None, "the start", 60, lambda: rig.describe(run))
+    (subflow,) = rig.subflow_runs(run)
+
+    rig.cancel(subflow)
+
+    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 60, lambda: rig.describe(subflow))
+    assert rig.wait_for_end(run) == "Failed"
+    rig.wait_for_log(subflow, "ExecutionCancelled", timeout=10)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["in-body", "without-hook", "in-async-body"])
 def test_in_the_main_thread(rig: PrefectRig, oracle: Oracle, block: Block, flow: str) -> None:
     """The wait itself cancels, with or without the hook."""

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.canary import FIRST_NAME, TOKEN
 from tests.e2e.prefect.conftest import EXAMPLES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dev.prefect_rig import PrefectRig
     from tests.e2e.prefect.conftest import Block
     from tests.rig import Oracle
@@ -53,6 +56,31 @@ def test_kyc_onboarding_fails_on_a_decision_that_nobody_planned_for(
     assert len(oracle.started(name)) == 1
 
 
+@pytest.mark.slow
+def test_weekly_rescreening_starts_every_customer_once(rig: PrefectRig, oracle: Oracle, tmp_path: Path) -> None:
+    """The example runs its campaign by two shards, and hands on where the results are."""
+    from pydantic import SecretStr
+
+    from prefect_blocks import TransactionlinkCredentials
+
+    name = oracle.define("example-rescreening", like="kyc-approve", duration=0.5)
+    lines = [f"c{number},{FIRST_NAME} {number},1990-01-0{number + 1}" for number in range(5)]
+    (tmp_path / "customers.csv").write_text("\n".join(["customer_id,first_name,born", *lines]) + "\n")
+    ledger = SecretStr(f"sqlite:///{tmp_path}/ledger.db")
+    credentials = TransactionlinkCredentials(token=SecretStr(TOKEN), base_url=oracle.url, ledger_url=ledger)
+    credentials.save(name, overwrite=True, _sync=True)  # type: ignore[call-arg]  # tells the two kinds apart
+
+    places = {"source": f"file://{tmp_path}/customers.csv", "output": f"file://{tmp_path}/out"}
+    run = rig.run_here("weekly-rescreening", {**places, "credentials": name, "definition": name})
+
+    assert rig.wait_for_end(run, 120) == "Completed", rig.describe(run)
+    asked = [one["parameters"] for one in oracle.starts() if one["definition"] == name]
+    assert sorted(one["dateOfBirth"] for one in asked) == [f"1990-01-0{day}" for day in range(1, 6)]
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.partition("~")[2][:19] == str(rig.flow_run(run)["expected_start_time"])[:19]
+    assert branches(rig, run) == ["transactionlink-run-batch", "report"]
+
+
 def test_every_example_has_its_test() -> None:
     """Whoever adds an example serves it to this folder's runner, and adds its test."""
-    assert [file.name for file in sorted(EXAMPLES.glob("*.py"))] == ["kyc_onboarding.py"]
+    assert [file.name for file in sorted(EXAMPLES.glob("*.py"))] == ["kyc_onboarding.py", "weekly_rescreening.py"]

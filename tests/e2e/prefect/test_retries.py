@@ -147,3 +147,30 @@ def test_runner_is_redeployed(rig: PrefectRig, oracle: Oracle, block: Block) -> 
     rig.retry(run)
     rig.wait_for_log(run, "waits for ", count=2)
     went_on(rig, oracle, run, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flow", "state"), [("waits-for-its-retry", "AwaitingRetry"), ("paused-in-its-process", "Paused")]
+)
+def test_runner_is_redeployed_meanwhile(rig: PrefectRig, oracle: Oracle, block: Block, flow: str, state: str) -> None:
+    """
+    SIGTERM of the runner while a flow run waits for its retry, or is paused: Prefect calls it cancelled at once, as it
+    does where a person cancels what has no process. Nothing is cancelled.
+    """
+    name = block(flow, duration=60.0)
+    run = rig.run_here(flow, {"block": name})
+    rig.wait_for_state(run, {state})
+
+    rig.stop_runner(signal.SIGTERM)
+    rig.start_runner()
+
+    assert rig.wait_for_end(run) == "Cancelled"
+    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 60)
+    assert rig.wait_for_end(swept[0]) == "Completed"
+    assert len(oracle.started(name)) == 1
+    assert oracle.cancelled(name) == []
+    if state == "AwaitingRetry":
+        rig.retry(run)
+        rig.wait_for_log(run, "goes on with ", count=2)
+        went_on(rig, oracle, run, name)

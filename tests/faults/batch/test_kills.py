@@ -116,6 +116,7 @@ def scene(request: pytest.FixtureRequest, nurseries: SimpleQueue[Nursery], remot
     return Scene(nurseries, remote, postgres.ready_database(), tmp_path)
 
 
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("in_turns", [False, True], ids=["following", "in turns"])
 def test_a_kill_at_every_commit_point(scene: Scene, in_turns: bool) -> None:
     """Whoever goes on ends the campaign; at most the row whose start was under way is of unknown fate, and told."""

@@ -78,6 +78,7 @@ def test_two_workers_of_one_campaign_start_every_row_once(either: Scene) -> None
     assert len(lines) == len({line["key"] for line in lines}) == 450
 
 
+@pytest.mark.timeout(1200 if SOAK else 300)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_phase_of_502_leaves_a_handful_unknown(scene: Scene, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The breaker stops the starts, probes with one row now and then, and lets the campaign finish afterwards."""

@@ -18,10 +18,12 @@ from tl_orchestration.ledger.conformance import LedgerConformance
 class TestGroupedConformance(LedgerConformance):
     """The laws of every ledger."""
 
-    @pytest.fixture
-    def ledger(self, tmp_path: Path) -> Ledger:
-        """A new store."""
-        return GroupedLedger(SqlLedger(f"sqlite:///{tmp_path}/ledger.db", "here"))
+    @pytest.fixture(autouse=True)
+    def _store(self, tmp_path: Path) -> None:
+        self.url = f"sqlite:///{tmp_path}/ledger.db"
+
+    def ledger(self) -> Ledger:
+        return GroupedLedger(SqlLedger(self.url))
 
 
 def test_calls_that_come_together_share_a_commit(tmp_path: Path) -> None:
@@ -30,13 +32,17 @@ def test_calls_that_come_together_share_a_commit(tmp_path: Path) -> None:
     ledger = GroupedLedger(plain)
     ledger.read("k")
     commits: list[object] = []
-    event.listen(Engine, "commit", commits.append)
+
+    def note(connection: object) -> None:
+        commits.append(connection)
+
+    event.listen(Engine, "commit", note)
     try:
         with ThreadPoolExecutor(32) as threads:
             intent = Event(state=State.INTENT, at=1.0)
             list(threads.map(lambda number: ledger.claim(f"k{number}", intent, None), range(200)))
     finally:
-        event.remove(Engine, "commit", commits.append)
+        event.remove(Engine, "commit", note)
     assert all(plain.read(f"k{number}") for number in range(200))
     assert len(commits) < 150
 

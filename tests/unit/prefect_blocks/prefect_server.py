@@ -24,6 +24,7 @@ class PrefectServer:
     def __init__(self) -> None:
         self._documents: dict[str, str] = {"/api/admin/version": json.dumps("3.9.1")}
         self._histories: dict[str, str] = {}
+        self._paths: list[str] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self.url = f"http://127.0.0.1:{self._http.server_port}/api"
@@ -39,20 +40,24 @@ class PrefectServer:
         self._http.server_close()
         self._thread.join()
 
-    def flow_run(self, *states: str, within: UUID | None = None) -> UUID:
+    def flow_run(self, *states: str | State, within: UUID | None = None, pid: str | None = None) -> UUID:
         """
-        A flow run that has gone through these types of states.
+        A flow run that has gone through these states, or types of states.
 
         Args:
             within: The flow run that it is a subflow of.
+            pid: Of its process, as Prefect has it.
         """
         began = datetime.now(UTC)
         history = [
-            State(type=StateType(kind), timestamp=began + timedelta(seconds=number))
-            for number, kind in enumerate(states)
+            (state if isinstance(state, State) else State(type=StateType(state))).model_copy(
+                update={"timestamp": began + timedelta(seconds=number)}
+            )
+            for number, state in enumerate(states)
         ]
         run = FlowRun(id=uuid4(), flow_id=uuid4(), state=history[-1] if history else None)
         run.state_type = history[-1].type if history else None
+        run.infrastructure_pid = pid
         if within is not None:
             task = TaskRun(id=uuid4(), task_key="subflow", dynamic_key="0", flow_run_id=within)
             run.parent_task_run_id = task.id
@@ -62,12 +67,19 @@ class PrefectServer:
         self._histories[str(run.id)] = json.dumps([state.model_dump(mode="json") for state in reversed(history)])
         return run.id
 
+    def asked(self, flow_run_id: UUID) -> int:
+        """
+        How often somebody has asked for a flow run.
+        """
+        return self._paths.count(f"/api/flow_runs/{flow_run_id}")
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        documents, histories = self._documents, self._histories
+        documents, histories, paths = self._documents, self._histories, self._paths
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
+                paths.append(parts.path)
                 asked = parse_qs(parts.query).get("flow_run_id", [""])[0]
                 answer = histories.get(asked) if asked else documents.get(parts.path)
                 body = (answer or "{}").encode()

@@ -4,13 +4,21 @@ Whether a person decided: by the state of the flow run, of those around it, and 
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Paused, Suspended
 
 from prefect_blocks import decisions
 from tests.unit.prefect_blocks.prefect_server import PrefectServer
+
+PAUSED: State[Any] = Paused(pause_key="p", timeout_seconds=300)
+SUSPENDED: State[Any] = Suspended(pause_key="s", timeout_seconds=300)
+SUSPENDED_BEFORE = SUSPENDED.model_copy(update={"type": StateType.CANCELLED, "name": "Cancelled"})
+RESUMING: State[Any] = State(type=StateType.SCHEDULED, name="Resuming")
 
 
 @pytest.mark.parametrize(
@@ -20,19 +28,29 @@ from tests.unit.prefect_blocks.prefect_server import PrefectServer
         (("RUNNING", "CANCELLING"), True),
         (("RUNNING", "CANCELLING", "CANCELLED"), True),
         (("SCHEDULED", "CANCELLED"), True),
-        (("RUNNING", "PAUSED", "CANCELLED"), True),
+        (("RUNNING", PAUSED, "CANCELLED"), False),
+        (("RUNNING", SUSPENDED, "CANCELLED"), True),
+        (("RUNNING", SUSPENDED, SUSPENDED_BEFORE), False),
+        (("RUNNING", RESUMING, "CANCELLED"), True),
         (("RUNNING", "CANCELLED"), False),
         (("PENDING", "CANCELLED"), False),
         (("RUNNING", "CANCELLING", "RUNNING", "CANCELLED"), False),
-        (("CANCELLED",), True),
+        (("CANCELLED",), False),
         (("RUNNING", "CRASHED"), False),
         (("RUNNING", "FAILED"), False),
         ((), False),
     ],
 )
-def test_states(prefect_server: PrefectServer, states: tuple[str, ...], *, decided: bool) -> None:
-    """A person's cancel leads over Cancelling or comes without a process; a runner's follows what was at work."""
+def test_states(prefect_server: PrefectServer, states: tuple[str | State, ...], *, decided: bool) -> None:
+    """A person's cancel leads over Cancelling, or comes where there is no process; all else is a runner's."""
     assert decisions.somebody_decided(prefect_server.flow_run(*states)) is decided
+
+
+@pytest.mark.parametrize(("pid", "name", "decided"), [("h:1", "AwaitingRetry", False), ("h:1", "Resuming", True)])
+def test_process_that_waits_for_its_retry(prefect_server: PrefectServer, pid: str, name: str, *, decided: bool) -> None:
+    """What is scheduled and has a process was ended by its runner; what resumes has left its process behind."""
+    states = ("RUNNING", State(type=StateType.SCHEDULED, name=name), "CANCELLED")
+    assert decisions.somebody_decided(prefect_server.flow_run(*states, pid=pid)) is decided
 
 
 @pytest.mark.parametrize(("outer", "decided"), [(("RUNNING", "CANCELLING"), True), (("RUNNING",), False)])
@@ -64,17 +82,20 @@ def test_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from prefect.context import FlowRunContext, TaskRunContext
 
-    def limits(task_limit: float | None, flow_limit: float | None) -> bool:
+    def limits(task_limit: float | None, flow_limit: float | None, outer_limit: float | None = None) -> bool:
         began = datetime.now(UTC) - timedelta(seconds=5)
         inner = SimpleNamespace(task=SimpleNamespace(timeout_seconds=task_limit), start_time=began)
-        outer = SimpleNamespace(flow=SimpleNamespace(timeout_seconds=flow_limit), start_time=began)
+        around = SimpleNamespace(flow=SimpleNamespace(timeout_seconds=outer_limit), start_time=began)
+        entered = SimpleNamespace(old_value=around)
+        outer = SimpleNamespace(flow=SimpleNamespace(timeout_seconds=flow_limit), start_time=began, _token=entered)
         monkeypatch.setattr(TaskRunContext, "get", lambda: inner)
         monkeypatch.setattr(FlowRunContext, "get", lambda: outer)
         return decisions.timed_out()
 
     assert not decisions.timed_out()
     assert not limits(None, None)
-    assert not limits(6, 6)
+    assert not limits(6, 6, 6)
     assert limits(4, 6)
     assert limits(6, 4)
     assert limits(None, 5)
+    assert limits(None, None, 4)

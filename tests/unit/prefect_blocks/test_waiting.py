@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.exceptions import TerminationSignal
@@ -21,28 +22,75 @@ from tl_orchestration import Handle
 from tl_orchestration.errors import ServerError
 
 
+def ended_by(error: BaseException, flow_run_id: UUID | None, cancel: Callable[[], object] | None, kind: str) -> None:
+    """A wait that an exception ends."""
+
+    def wait() -> twins.Twofold[None]:
+        yield from twins.Twin(lambda: None, lambda: asyncio.sleep(0))
+        raise error
+
+    stoppable = waiting.stoppable(flow_run_id, cancel, wait())
+    if kind == "sync":
+        twins.run(stoppable)
+    else:
+        asyncio.run(twins.arun(stoppable))
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("error", [TerminationSignal(15), asyncio.CancelledError()])
 @pytest.mark.parametrize(("states", "cancels"), [(("CANCELLING",), 1), (("RUNNING",), 0)])
 def test_stop_asks_before_it_cancels(
-    prefect_server: PrefectServer, error: BaseException, states: tuple[str, ...], cancels: int
+    prefect_server: PrefectServer, kind: str, error: BaseException, states: tuple[str, ...], cancels: int
 ) -> None:
     """The signal goes on in either case."""
     cancelled: list[int] = []
 
-    with (
-        pytest.raises(type(error)),
-        waiting.stoppable(prefect_server.flow_run(*states), lambda: cancelled.append(1)),
-    ):
-        raise error
+    with pytest.raises(type(error)):
+        ended_by(error, prefect_server.flow_run(*states), lambda: cancelled.append(1), kind)
     assert len(cancelled) == cancels
 
 
 def test_stop_of_what_is_not_to_be_cancelled() -> None:
     """Nobody is asked; other errors are none of its business."""
-    with pytest.raises(TerminationSignal), waiting.stoppable(None, None):
-        raise TerminationSignal(15)
-    with pytest.raises(KeyError), waiting.stoppable(None, lambda: pytest.fail("cancelled")):
-        raise KeyError("k")
+    with pytest.raises(TerminationSignal):
+        ended_by(TerminationSignal(15), None, None, "sync")
+    with pytest.raises(KeyError):
+        ended_by(KeyError("k"), None, lambda: pytest.fail("cancelled"), "sync")
+
+
+def test_many_waits_of_a_loop_are_cancelled_together(prefect_server: PrefectServer) -> None:
+    """
+    Each of ten cancels is answered only when all have been sent, the server is asked less than ten times, and other
+    coroutines go on meanwhile: one has to let the cancels end.
+    """
+    many = 10
+    flow_run = prefect_server.flow_run("CANCELLING")
+    sent, let = threading.Barrier(many), threading.Event()
+    cancelled: list[int] = []
+
+    def cancel() -> None:
+        sent.wait(8)
+        let.wait(8)
+        cancelled.append(1)
+
+    def wait() -> twins.Twofold[None]:
+        yield from twins.Twin(lambda: None, lambda: asyncio.sleep(60))
+
+    async def main() -> list[BaseException | None]:
+        flows = [twins.arun(waiting.stoppable(flow_run, cancel, wait())) for _ in range(many)]
+        waits = asyncio.gather(*flows, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.05)
+        let.set()
+        return await waits
+
+    ended = asyncio.run(main())
+
+    assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+    assert len(cancelled) == many
+    assert prefect_server.asked(flow_run) < many
 
 
 def test_time_out_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +124,12 @@ def test_last_words_are_short(prefect_server: PrefectServer, monkeypatch: pytest
     never.set()
 
 
-def interrupted(kind: str, start: Callable[[], str], stopped: Callable[[str], object]) -> BaseException | None:
+def interrupted(
+    kind: str,
+    start: Callable[[], str],
+    stopped: Callable[[str], None],
+    by: Callable[[int], BaseException] = TerminationSignal,
+) -> BaseException | None:
     """Start, and be stopped meanwhile. Returns what came out of it."""
     begun = threading.Event()
 
@@ -92,7 +145,7 @@ def interrupted(kind: str, start: Callable[[], str], stopped: Callable[[str], ob
     if kind == "sync":
 
         def handler(number: int, frame: object) -> None:
-            raise TerminationSignal(number)
+            raise by(number)
 
         def kill() -> None:
             begun.wait(5)
@@ -132,6 +185,21 @@ def test_start_is_not_cut_off(kind: str) -> None:
 
     assert isinstance(error, TerminationSignal if kind == "sync" else asyncio.CancelledError)
     assert handed == ["e-1"]
+
+
+def test_start_is_not_cut_off_by_the_keyboard() -> None:
+    """Ctrl-C waits for the start, too, so that it is recorded; it is no decision to cancel."""
+    ended: list[str] = []
+
+    def start() -> str:
+        time.sleep(0.2)
+        ended.append("e-1")
+        return "e-1"
+
+    error = interrupted("sync", start, lambda _: pytest.fail("handed over"), lambda _: KeyboardInterrupt())
+
+    assert isinstance(error, KeyboardInterrupt)
+    assert ended == ["e-1"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.webhooks import (
@@ -24,12 +24,15 @@ from tests.webhooks import (
     KID,
     OTHER_KID,
     STRANGER,
+    UNENCODED,
     b64,
     by_library,
     delivery,
+    library_takes,
     pem_of,
     sign_input,
     token,
+    unencoded,
 )
 from tl_orchestration.errors import InvalidSettings, WebhookRefused
 from tl_orchestration.secret import Secret
@@ -116,13 +119,6 @@ def pss(algorithm: str) -> str:
     return f"{protected}..{b64(signature)}"
 
 
-def unencoded(header: dict[str, Any], body: bytes = BODY) -> str:
-    """Signed over the raw body (RFC 7797)."""
-    protected = b64(json.dumps(header).encode())
-    return f"{protected}..{sign_input(protected.encode() + b'.' + body)}"
-
-
-UNENCODED = {**HEADER, "b64": False, "crit": ["b64"]}
 JWK = {"kty": "RSA", "n": b64(STRANGER.public_key().public_numbers().n.to_bytes(256, "big")), "e": "AQAB"}
 EVIL = "https://evil.example/keys"
 
@@ -298,6 +294,20 @@ def test_nothing_else_is_raised(value: str, body: bytes) -> None:
     """Whatever the header, it is refused with the one error and with no other."""
     with pytest.raises(WebhookRefused):
         verify(delivery(value, body=body))
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_two_libraries_agree(body: bytes, other: bytes) -> None:
+    """What one library signs the other takes, for the very same bytes and for no others."""
+    ours, theirs = token(body=body), by_library(body)
+    for value in (ours, theirs):
+        verify(delivery(value, body=body))
+        assert library_takes(value, body, pem_of(KEY))
+        if other != body:
+            assert not library_takes(value, other, pem_of(KEY))
+            with pytest.raises(WebhookRefused):
+                verify(delivery(value, body=other))
 
 
 @given(st.data())

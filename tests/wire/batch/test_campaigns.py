@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
-from tests.wire.batch.campaigns import Scene, records, write
-from tl_orchestration.batch import BatchOutcome, Columns, Limits, Policy, RowState
+from tests.wire.batch.campaigns import COLUMNS, Scene, awaited, records, write
+from tl_orchestration.batch import Batch, BatchOutcome, Book, Columns, Limits, Policy, Query, RowState
 from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings
 from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.ledger.verdicts import adopt
@@ -36,6 +37,25 @@ def test_every_row_is_started_once_and_kept(either: Scene) -> None:
     assert again.load().skipped
     assert again.run().outcome is BatchOutcome.NOTHING_TO_START
     assert len(either.remote.starts()) == 60
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), (7, 8)], ids=["text", "numbers"])
+def test_rows_of_a_query_are_read_again_by_their_keys(scene: Scene, keys: tuple[object, object]) -> None:
+    """Each row is started with what the database has of it, by a process that has not loaded them."""
+    engine = create_engine(f"sqlite:///{scene.folder}/customers.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (id, first TEXT)"))
+        for key, first in zip(keys, ("Ada", "Bob"), strict=True):
+            connection.execute(text("INSERT INTO customers VALUES (:key, :first)"), {"key": key, "first": first})
+
+    def book() -> Book:
+        rows = Query(engine, "SELECT id, first FROM customers;")
+        return Book(workflow_definition_id="kyc-approve", source=rows, columns=COLUMNS)
+
+    scene.batch(book()).load()
+    assert scene.batch(book()).run().counts == {RowState.SUCCEEDED: 2}
+    assert scene.started() == {"Ada": 1, "Bob": 1}
+    engine.dispose()
 
 
 def test_bad_rows_stop_nothing_and_show_no_value(scene: Scene) -> None:
@@ -184,6 +204,22 @@ def test_a_cancelled_campaign_starts_nothing_more(scene: Scene) -> None:
     scene.remote.define("kyc-approve", duration=0.1)
     batch.resume()
     assert batch.run().counts == {RowState.CANCELLED: 4, RowState.SUCCEEDED: 2}
+
+
+def test_what_an_interrupted_worker_has_left_can_be_cancelled_as_its_own(scene: Scene) -> None:
+    """Its rows keep its name until another worker takes them, and what others have is not touched."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(6)))
+    others = scene.batch(book, limits=Limits(in_flight=2), worker="shard-1")
+    others.load()
+    others.run(at_cap="return")
+    calls = iter(range(100))
+    mine = scene.batch(book, limits=Limits(in_flight=5), worker="shard-0")
+    assert mine.run(stop=lambda: next(calls) > 8).outcome is BatchOutcome.INTERRUPTED
+    taken = {start["execution_id"] for start in scene.remote.starts()[2:]}
+    client = scene.client()
+    assert awaited(client, Batch(client, "w47", worker="shard-0").cancel(only_mine=True)) == 3
+    assert {cancel["execution_id"] for cancel in scene.remote.cancels()} == taken
 
 
 def test_draining_lets_what_is_in_flight_end(scene: Scene) -> None:

@@ -17,13 +17,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, get_client, runtime, task
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import TerminationSignal
+from pydantic import SecretStr
 
 from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
-from prefect_blocks.cancelling import cancel_executions_of
+from prefect_blocks.cancelling import cancel_executions_of, cancel_remote_executions
 from prefect_blocks.ledger import FlowRunInputLedger, recorded
+from prefect_blocks.marks import TAG
 from prefect_blocks.notes import NotingLedger, kept
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
@@ -253,10 +256,10 @@ def test_no_answer_is_no_decision(remote: Remote, workflow: MakeWorkflow) -> Non
     assert not decisions.somebody_decided(UUID(int=1))
 
 
-@pytest.mark.parametrize("where", ["task", "flow", "async flow"])
+@pytest.mark.parametrize("where", ["task", "flow", "async flow", "outer flow", "outer async flow"])
 @pytest.mark.parametrize("holds", [False, True], ids=["while waiting", "while starting"])
 def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflow, where: str, *, holds: bool) -> None:
-    """``timeout_seconds`` of a task or a flow cancels what it has started, without asking anybody."""
+    """``timeout_seconds`` of a task or a flow cancels what it, or a subflow, has started, without asking anybody."""
     block = workflow("kyc-slow")
     if holds:
         remote.order("start", "hold", seconds=2.5)
@@ -278,8 +281,18 @@ def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflo
         run = await block.atrigger(step_key="kyc")
         await run.await_for_completion()
 
+    @flow(timeout_seconds=1.5)
+    def outer() -> None:
+        timed.with_options(timeout_seconds=600)()
+
+    @flow(timeout_seconds=1.5)
+    async def aouter() -> None:
+        await atimed.with_options(timeout_seconds=600)()
+
+    here = {"task": with_task, "flow": timed, "outer flow": outer}
+    there = {"async flow": atimed, "outer async flow": aouter}
     with pytest.raises(TimeoutError):
-        asyncio.run(atimed()) if where == "async flow" else {"task": with_task, "flow": timed}[where]()
+        asyncio.run(there[where]()) if where in there else here[where]()
     assert len(remote.starts()) == 1
     assert [cancel["execution_id"] for cancel in remote.cancels()] == [remote.starts()[0]["execution_id"]]
 
@@ -412,6 +425,97 @@ def test_note_that_prefect_does_not_take_starts_nothing(remote: Remote, keyed: M
     with block.credentials.get_client(ledger=ledger) as client, pytest.raises(LedgerError, match="Nothing was sent"):
         client.run(RunRequest("kyc-approve"), key="customer-9")
     assert remote.starts() == []
+
+
+def test_subflow_is_cancelled_alone(remote: Remote, sandbox: TransactionlinkCredentials) -> None:
+    """
+    What a subflow has started, or has gone on with under another id after a retry of its parent, ends with it; what its
+    parent and other subflows have started does not. All are tagged for the cleanup rule, and hooks find them.
+    """
+    remote.define("kyc-slow")
+    block = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id="kyc-slow")
+    seen: dict[str, str] = {}
+    runs: dict[str, list[UUID]] = {}
+
+    @flow
+    def child(name: str) -> None:
+        runs.setdefault(name, []).append(UUID(str(runtime.flow_run.id)))
+        grandchild(f"below {name}")
+        seen[name] = block.trigger(step_key=name).execution_id
+
+    @flow
+    def grandchild(name: str) -> None:
+        seen[name] = block.trigger(step_key=name).execution_id
+
+    @flow(retries=1)
+    def parent() -> None:
+        runs.setdefault("parent", []).append(UUID(str(runtime.flow_run.id)))
+        seen["parent"] = block.trigger(step_key="parent").execution_id
+        child("one")
+        child("two")
+        if len(runs["parent"]) == 1:
+            raise RuntimeError("the flow fails once")
+
+    parent()
+
+    assert len(remote.starts()) == 5
+    with get_client(sync_client=True) as client:
+        found = [client.read_flow_run(ids[-1]) for ids in runs.values()]
+    assert all(TAG in run.tags for run in found)
+    cancel_executions_of(runs["one"][-1])
+    assert {cancel["execution_id"] for cancel in remote.cancels()} == {seen["one"], seen["below one"]}
+    crashed = PrefectState[Any](type=StateType.CRASHED)
+    cancel_remote_executions(child, next(run for run in found if run.id == runs["two"][-1]), crashed)
+    assert {cancel["execution_id"] for cancel in remote.cancels()} == set(seen.values()) - {seen["parent"]}
+    cancel_executions_of(runs["parent"][-1])
+    assert {cancel["execution_id"] for cancel in remote.cancels()} == set(seen.values())
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flow", "subflow"])
+def test_mark_that_prefect_does_not_take_starts_nothing(
+    remote: Remote, workflow: MakeWorkflow, monkeypatch: pytest.MonkeyPatch, *, nested: bool
+) -> None:
+    """Unmarked, nobody would find the execution when the flow run is cancelled."""
+    block = workflow()
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError("the server is away")
+
+    @flow
+    def child() -> None:
+        name = "create_flow_run_input" if nested else "update_flow_run"
+        monkeypatch.setattr(SyncPrefectClient, name, refuses)
+        block.trigger(step_key="kyc")
+
+    @flow
+    def parent() -> None:
+        child()
+
+    with pytest.raises(LedgerError, match="does not take the marks"):
+        (parent if nested else child)()
+    assert remote.starts() == []
+
+
+def test_service_that_cannot_cancel_fails_no_cleanup(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
+    """The legacy service has no cancel, and no retry can mend that: the execution is left, and the log says so."""
+    legacy: dict[str, Any] = {"service": "transactionlink-legacy", "key": "sandbox-key"}
+    secret = SecretStr("sandbox-secret")
+    TransactionlinkCredentials(secret=secret, base_url=remote.url, **legacy).save("legacy", overwrite=True)
+    saved = load_block(TransactionlinkCredentials, "legacy")
+    remote.define("kyc-slow")
+    block = TransactionlinkWorkflow(credentials=saved, workflow_definition_id="kyc-slow")
+    here: list[UUID] = []
+
+    @flow
+    def starts() -> None:
+        here.append(UUID(str(runtime.flow_run.id)))
+        block.trigger()
+
+    starts()
+
+    (outcome,) = cancel_executions_of(here[0])
+    assert outcome.what == "left"
+    assert "The legacy API cannot cancel" in caplog.text
 
 
 def test_unknown_argument_is_refused(remote: Remote, workflow: MakeWorkflow) -> None:

@@ -5,6 +5,8 @@ At most one start for each step, whatever is retried, by the sandbox's own accou
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from prefect_blocks import (
     run_workflow,
     verdicts,
 )
+from prefect_blocks.__main__ import main
 from prefect_blocks.versions import load_block
 from tests.builders import WORKSPACE_ID
 from tests.remote import Remote
@@ -144,9 +147,14 @@ def test_lost_answer_is_not_repeated(remote: Remote, workflow: MakeWorkflow) -> 
     assert len(remote.starts()) == 1
 
 
-@pytest.mark.parametrize(("verdict", "starts"), [("adopt", 1), ("not started", 2)])
-def test_a_person_decides_about_a_lost_start(remote: Remote, workflow: MakeWorkflow, verdict: str, starts: int) -> None:
-    """The error names what to say; the next attempt of the flow run goes on with what was found, or starts."""
+@pytest.mark.parametrize(("verdict", "starts"), [("adopt", 1), ("not-started", 2)])
+def test_a_person_decides_about_a_lost_start(
+    remote: Remote, workflow: MakeWorkflow, capsys: pytest.CaptureFixture[str], verdict: str, starts: int
+) -> None:
+    """
+    The error names the command; the next attempt of the flow run goes on with what was found, or starts. Who said so,
+    and why, is shown.
+    """
     workflow()
     remote.order("start", "lose")
     told: list[str] = []
@@ -158,17 +166,24 @@ def test_a_person_decides_about_a_lost_start(remote: Remote, workflow: MakeWorkf
         try:
             said.append(run_workflow("kyc", step_key="kyc"))
         except StartOutcomeUnknown as error:
-            told.append(str(error).partition(f"verdicts.adopt({here!r}, 'kyc', 'EXECUTION_ID'")[1])
-            if verdict == "adopt":
-                verdicts.adopt(here, "kyc", remote.starts()[0]["execution_id"], reason="seen in the dashboard")
-            else:
-                verdicts.not_started(here, "kyc", reason="not in the dashboard")
+            found = [remote.starts()[0]["execution_id"]] if verdict == "adopt" else []
+            command = " ".join([verdict, here, "kyc", *(["EXECUTION_ID"] if found else []), "--reason TEXT"])
+            told.append(str(error).partition(command)[1])
+            why = ["--reason", "looked in the dashboard", "--actor", "jo"]
+            assert main([verdict, here, "kyc", *found, *why]) == 0
+            assert main([verdict, here, "kyc", *found, *why]) == 1
+            assert main(["show", here, "kyc"]) == 0
+            assert main(["show", here]) == 0
+            assert main(["show", here, "other"]) == 1
             raise
 
     step()
 
     assert len(told) == 1
     assert told[0]
+    shown = capsys.readouterr().out
+    assert '"looked in the dashboard" by jo' in shown
+    assert "INTENT" in shown
     assert len(remote.starts()) == starts
     assert said[0]["execution_id"] == remote.starts()[-1]["execution_id"]
 
@@ -187,6 +202,32 @@ def test_changed_request_is_refused(remote: Remote, workflow: MakeWorkflow) -> N
     with pytest.raises(RequestChanged):
         step()
     assert len(remote.starts()) == 1
+
+
+def test_actor_without_a_name(
+    remote: Remote, workflow: MakeWorkflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container whose user has no name, a verdict is given all the same."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1001")
+
+    block = workflow()
+    remote.order("start", "lose")
+    here: list[str] = []
+
+    @flow
+    def step() -> None:
+        here.append(str(runtime.flow_run.id))
+        block.trigger(step_key="kyc")
+
+    with pytest.raises(StartOutcomeUnknown):
+        step()
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    verdicts.not_started(here[0], "kyc", reason="not in the dashboard")
+
+    assert main(["show", here[0], "kyc"]) == 0
+    assert f"by user {os.getuid()}" in capsys.readouterr().out
 
 
 def test_changed_request_names_a_way_out_of_a_flow(remote: Remote, workflow: MakeWorkflow) -> None:

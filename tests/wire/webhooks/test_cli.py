@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.remote import Remote
-from tests.webhooks import BODY, HEADER, ID, KEY, KID, pem_of, token
+from tests.webhooks import BODY, HEADER, ID, KEY, KID, UNENCODED, pem_of, token, unencoded
 from tests.wire.webhooks.conftest import SECRET, until
 from tl_orchestration.cli.commands import tl
 from tl_orchestration.cli.outcomes import SUCCESS, UNEXPECTED, USAGE
@@ -124,6 +124,16 @@ class TestIngest:
                 assert process.wait(20) == SUCCESS
             finally:
                 process.kill()
+
+    def test_unencoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Signatures over the body as it is are taken where that is said, and refused elsewhere."""
+        given = line(headers={"JWS-Signature": unencoded(UNENCODED)})
+        assert answer("ingest", "-", given=given)["refused"] == [1]
+        assert answer("ingest", "-", "--unencoded", given=given)["taken"] == 1
+        monkeypatch.setenv("TRANSACTIONLINK_WEBHOOKS_UNENCODED", "1")
+        assert answer("ingest", "-", given=given)["taken"] == 1
+        monkeypatch.setenv("TRANSACTIONLINK_WEBHOOKS_UNENCODED", "what")
+        assert run("ingest", "-", given=given).exit_code == USAGE
 
     def test_endless_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A line that is too long is never in memory as a whole, is refused, and those around it are taken."""

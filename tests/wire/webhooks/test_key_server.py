@@ -17,13 +17,13 @@ import trustme
 
 from tests.remote import Remote
 from tests.unit.webhooks.test_signatures import ATTACKS
-from tests.webhooks import BODY, KEY, KID, delivery, pem_of, token
+from tests.webhooks import BODY, KEY, KID, delivery, library_takes, pem_of, token
 from tl_orchestration.errors import InvalidSettings, NoAnswer, WebhookRefused
 from tl_orchestration.sandbox import SandboxServer
 from tl_orchestration.settings import Settings
 from tl_orchestration.webhooks import public_key
 from tl_orchestration.webhooks.keys import FetchedKeys
-from tl_orchestration.webhooks.public_key import KeyServer, read_key
+from tl_orchestration.webhooks.public_key import KeyServer, pem, read_key
 from tl_orchestration.webhooks.signatures import JwsVerifier
 
 PEM = pem_of(KEY).encode()
@@ -113,10 +113,10 @@ def test_absent(status: str) -> None:
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 def test_no_redirect_is_followed(status: str) -> None:
-    """Wherever it points, nobody else is asked."""
+    """Wherever it points, nobody else is asked, and what it says itself is no key."""
     with (
         answering(answer("200 OK", PEM)) as (evil, asked),
-        answering(answer(status, b"", f"Location: {evil}/auth/webhooks/key/{KID}")) as (url, _),
+        answering(answer(status, PEM, f"Location: {evil}/auth/webhooks/key/{KID}")) as (url, _),
     ):
         with pytest.raises(NoAnswer):
             KeyServer(url).fetch(KID)
@@ -130,6 +130,7 @@ def test_no_redirect_is_followed(status: str) -> None:
         (b"\0\0\0",),
         (answer("500 Internal Server Error", PEM),),
         (answer("502 Bad Gateway"),),
+        (answer("203 Non-Authoritative Information", PEM),),
         (answer("204 No Content"),),
         (answer("200 OK", b"<html>a captive portal</html>"),),
         (answer("200 OK", b""),),
@@ -215,13 +216,15 @@ class TestSandbox:
         assert [server.fetch(kid) is None for kid in (first, second, third)] == [True, True, False]
 
     def test_signs_with_the_newest_key(self, sandbox_server: SandboxServer, remote: Remote) -> None:
-        """What the sandbox signs is verified with the key that it serves."""
+        """What the sandbox signs is verified with the key that it serves, and another library says the same."""
         kid = remote.rotate_webhook_key()
         found = KeyServer(remote.url).fetch(kid)
         assert found is not None
         signature = sandbox_server.store.webhook_keys.sign(BODY)
         keys = FetchedKeys(KeyServer(remote.url).fetch)
         JwsVerifier(keys).begin(delivery(signature)).finish()
+        assert library_takes(signature, BODY, pem(found))
+        assert not library_takes(signature, BODY + b" ", pem(found))
         keys.close()
 
     def test_faults_strike_keys(self, remote: Remote) -> None:

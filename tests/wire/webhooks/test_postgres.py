@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psycopg
@@ -110,6 +112,34 @@ def test_write_ends_in_time(postgres: Postgres, database: str, monkeypatch: pyte
         other.rollback()
     assert inbox.since()[0] == []
     inbox.close()
+
+
+def test_receivers_share_a_database(postgres: Postgres, database: str) -> None:
+    """Two receivers, each with the right to insert only, take the same deliveries at the same time, each kept once."""
+    url = role(postgres, database, "INSERT ON tl_inbox")
+    bodies = [json.dumps({"workflowId": f"e{number}"}).encode() for number in range(60)]
+    narrow = [Inbox(url) for _ in range(2)]
+
+    def send(address: str, bodies: list[bytes]) -> set[int]:
+        with httpx.Client(base_url=address, trust_env=False, timeout=20) as http:
+            return {
+                http.post(PATH, content=body, headers={"JWS-SIGNATURE": token(body=body)}).status_code
+                for body in bodies
+            }
+
+    began = time.time() // 60
+    with serving(narrow[1], PINNED) as second:
+        with serving(narrow[0], PINNED) as first, ThreadPoolExecutor(4) as threads:
+            answers = threads.map(send, [first, second, first, second], [bodies, bodies[::-1], bodies[::-1], bodies])
+            assert set().union(*answers) == {204}
+        assert send(second, bodies) == {204}  # the vendor's next tries, when one of them is gone
+    minutes = 1 + time.time() // 60 - began
+    wide = Inbox(postgres.url(database))
+    kept = [hint.execution_id for hint in wide.since()[0]]
+    assert set(kept) == {f"e{number}" for number in range(60)}
+    assert len(kept) <= 60 * minutes
+    for inbox in (*narrow, wide):
+        inbox.close()
 
 
 def test_replicas(postgres: Postgres, database: str) -> None:

@@ -9,6 +9,7 @@ import hmac
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
@@ -57,6 +58,14 @@ def ended(connection: socket.socket) -> bytes:
 def deliver(http: httpx.Client, body: bytes = BODY, value: str | None = None) -> int:
     """Send a delivery. Returns the status."""
     return http.post(PATH, content=body, headers={"JWS-SIGNATURE": value or token(body=body)}).status_code
+
+
+def genuine_request(body: bytes = BODY) -> bytes:
+    """A delivery as bytes on a connection."""
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nJWS-SIGNATURE: {token(body=body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class TestAnswers:
@@ -108,6 +117,12 @@ class TestAnswers:
         assert next(iter(seen))[0] == 401
         assert inbox.since()[0] == []
         assert not [text for text in (KID, ID, "eyJ", "evil") if text in _ours(caplog.records)]
+
+    def test_in_chunks(self, http: httpx.Client, inbox: Inbox) -> None:
+        """A proxy may send the same bytes in chunks of its own, without telling how many there are."""
+        pieces = (BODY[first : first + 7] for first in range(0, len(BODY), 7))
+        assert http.post(PATH, content=pieces, headers={"JWS-SIGNATURE": token()}).status_code == 204
+        assert [hint.execution_id for hint in inbox.since()[0]] == [ID]
 
     def test_compressed_is_refused(self, http: httpx.Client) -> None:
         """A body in another encoding is refused before its signature is looked at."""
@@ -250,6 +265,43 @@ class TestRudeness:
             ended(one)
         assert http.get("/healthz").status_code == 200
 
+    @pytest.mark.parametrize("line", ["POST /webhooks/other", f"PUT {PATH}", "GET /healthz"])
+    def test_slow_body_that_nobody_reads(self, http: httpx.Client, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A request that is answered without its body cannot keep the connection by letting the body drip."""
+        monkeypatch.setattr(server_module, "LONGEST_BODY", 0.5)
+        with connected(http) as one:
+            one.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\na".encode())
+            assert one.recv(12).startswith(b"HTTP/1.1 ")
+            with pytest.raises(OSError):  # noqa: PT012 -- whichever send meets the closed connection
+                for _ in range(200):
+                    one.sendall(b"a")
+                    time.sleep(0.05)
+        assert http.get("/healthz").status_code == 200
+
+    def test_pause_between_requests(self, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy may keep a connection for its next delivery: the bounds are for requests, not for pauses."""
+        monkeypatch.setattr(server_module, "LONGEST_HEAD", 0.3)
+        monkeypatch.setattr(server_module, "LONGEST_BODY", 0.3)
+        with connected(http) as one:
+            for _ in range(3):
+                one.sendall(genuine_request())
+                assert one.recv(1000).startswith(b"HTTP/1.1 204")
+                time.sleep(0.5)
+
+    def test_nonsense_after_an_answer(self, http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+        """Bytes that are no HTTP, wherever they come, make neither a traceback nor more than a line of log."""
+        broken = [b"nonsense\r\n\r\n"] * 5
+        broken += [f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()] * 5
+        for first in broken:
+            with connected(http) as one:
+                one.sendall(first)
+                assert one.recv(12) in {b"HTTP/1.1 400", b"HTTP/1.1 405"}
+                with contextlib.suppress(OSError):
+                    one.sendall(b"no chunk\r\n")
+                ended(one)
+        assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+        assert len([record for record in caplog.records if "Invalid HTTP" in record.message]) <= 1
+
     def test_bodies_count_until_they_are_verified(self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
         """While a key is waited for, its bodies count among those in memory, and what is too much is turned away."""
         monkeypatch.setattr(module, "_MOST_BODIES", 1000)
@@ -261,12 +313,8 @@ class TestRudeness:
 
         body = b'{"workflowId": "e1", "x": "' + b"a" * 600 + b'"}'
         with serving(inbox, Slow()) as url, httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
-            request = (
-                f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nJWS-SIGNATURE: {token(body=body)}"
-                "\r\n\r\n"
-            )
             with connected(http) as one:
-                one.sendall(request.encode() + body)
+                one.sendall(genuine_request(body))
                 until(lambda: deliver(http, body) == 503)
                 waiting.set_result(KEY.public_key())
                 assert one.recv(100).startswith(b"HTTP/1.1 204")
@@ -290,12 +338,9 @@ class TestRudeness:
 
         monkeypatch.setattr(inbox, "put", held)
         monkeypatch.setattr(module, "MOST_UNDER_WAY", 3)
-        request = (
-            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\nJWS-SIGNATURE: {token()}\r\n\r\n"
-        ).encode() + BODY
         held_back = [connected(http) for _ in range(3)]
         for one in held_back:
-            one.sendall(request)
+            one.sendall(genuine_request())
         until(lambda: deliver(http) == 503)
         let_go.set()
         for one in held_back:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import prefect
-from prefect import flow, get_run_logger, runtime, suspend_flow_run, task
+from prefect import flow, get_run_logger, pause_flow_run, runtime, suspend_flow_run, task
 from prefect.cache_policies import NO_CACHE
 
 from prefect_blocks import TransactionlinkWorkflow, cancel_remote_executions, run_workflow, wait_for_all
@@ -80,6 +80,26 @@ def flow_fails_once(block: str) -> dict[str, Any]:
     run.wait_for_completion()
     if runtime.flow_run.run_count == 1:
         raise OSError("the flow fails after its check")
+    return run.outcome()
+
+
+@flow(retries=1, retry_delay_seconds=90, on_cancellation=[cancel_remote_executions])
+def waits_for_its_retry(block: str) -> dict[str, Any]:
+    hello()
+    run = loaded(block).trigger(APPLICANT)
+    say(f"goes on with {run.execution_id}")
+    if runtime.flow_run.run_count == 1:
+        raise OSError("the flow fails after its start")
+    run.wait_for_completion()
+    return run.outcome()
+
+
+@flow(on_cancellation=[cancel_remote_executions])
+def paused_in_its_process(block: str) -> dict[str, Any]:
+    hello()
+    run = loaded(block).trigger(APPLICANT)
+    pause_flow_run(timeout=600, key="a-look")
+    run.wait_for_completion()
     return run.outcome()
 
 
@@ -188,6 +208,12 @@ def inner(block: str) -> dict[str, Any]:
 def in_subflow(block: str) -> dict[str, Any]:
     hello()
     return inner(block)
+
+
+@flow
+def starts_nothing() -> None:
+    hello()
+    suspend_flow_run(timeout=600, key="nothing")
 
 
 @task(persist_result=True, cache_policy=NO_CACHE, retries=1)

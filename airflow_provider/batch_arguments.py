@@ -1,0 +1,151 @@
+"""
+From the arguments of a batch task to what the core takes. Whatever can be wrong is found here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook, ObjectStoragePath
+
+from airflow_provider import identity
+from airflow_provider.arguments import seconds
+from airflow_provider.redaction import revealed
+from airflow_provider.results import storage
+from tl_orchestration.batch import Batch, Book, Columns, Limits, Policy, Query, source
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.result_uri import ResultUri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import Context
+
+    from airflow_provider.hooks import TransactionlinkHook
+    from airflow_provider.operators.batch import TransactionlinkBatchOperator
+    from tl_orchestration import AsyncClient
+    from tl_orchestration.batch.sources import Source
+
+
+def worker(task: TransactionlinkBatchOperator, context: Context) -> str:
+    """
+    The task's name in its campaign, the same over retries: so that a retry has its rows back at once.
+    """
+    ti = context["ti"]
+    number = task.shard if task.shard is not None else ti.map_index if identity.is_mapped(ti) else None
+    return f"{ti.dag_id}/{ti.task_id}" + ("" if number is None else f"[{number}]")
+
+
+@contextlib.contextmanager
+def opened(task: TransactionlinkBatchOperator, hook: TransactionlinkHook, context: Context) -> Iterator[Batch]:
+    """
+    The task's batch, and its ledger's connections closed at the end.
+
+    Raises:
+        InvalidRequest: An argument cannot be used, or the connection forbids what is asked of the results.
+        InvalidSettings: The connection cannot be used or names no ledger; or source, results or campaign cannot.
+    """
+    ledger = hook.sql_ledger("A batch")
+    try:
+        yield _batch(task, hook, context, hook.batch_client(ledger))
+    finally:
+        ledger.close()
+
+
+def check_limits(task: TransactionlinkBatchOperator) -> None:
+    """
+    Raises:
+        InvalidRequest: What the task says of failed rows cannot be meant.
+    """
+    most: Any = task.max_failed
+    share: Any = task.max_failed_share
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
+        raise _unusable(task, "max_failed is a number of rows, from 0 on")
+    if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
+        raise _unusable(task, "max_failed_share is a share of the rows, from 0 to 1")
+
+
+def _batch(
+    task: TransactionlinkBatchOperator, hook: TransactionlinkHook, context: Context, client: AsyncClient
+) -> Batch:
+    check_limits(task)
+    columns = task.columns if isinstance(task.columns, Columns) else Columns.from_dict(task.columns)
+    definition: Any = task.workflow_definition_id
+    if not isinstance(definition, str) or not definition.strip():
+        raise _unusable(task, "workflow_definition_id is rendered to something that is no text, or empty")
+    try:
+        limits = Limits(quota=task.quota, in_flight=task.in_flight, requests_per_second=task.requests_per_second)
+        policy = Policy(
+            timeout=seconds(task.timeout),
+            cancel_on_timeout=task.cancel_on_timeout,
+            on_bad_rows=task.on_bad_rows,
+            max_starts=task.max_starts,
+            canary=task.canary,
+            starts_at_once=task.starts_at_once,
+            breaker_after=task.breaker_after,
+            format=task.format,
+            correlation_parameter=task.correlation_parameter,
+        )
+    except (TypeError, ValueError) as error:
+        raise _unusable(task, str(error.args[0] if error.args else error)) from None
+    return Batch(
+        client,
+        task.campaign,
+        Book(workflow_definition_id=definition, source=_source(task), columns=columns),
+        output=_folder(task, hook),
+        limits=limits,
+        policy=policy,
+        worker=worker(task, context),
+    )
+
+
+def _source(task: TransactionlinkBatchOperator) -> Source:
+    where = revealed(task.source)
+    if (where is None) == (task.sql is None) or (task.sql is None) != (task.sql_conn_id is None):
+        raise _unusable(task, "give either source, or sql and sql_conn_id")
+    if where is None:
+        return Query(_engine(str(task.sql_conn_id)), str(task.sql), dict(revealed(task.sql_parameters) or {}))
+    if isinstance(where, str) and "://" in where:
+        try:
+            where = ObjectStoragePath(where)
+            where.fs  # noqa: B018  # looks up connection and package
+        except Exception as error:  # packages and connections of others; their messages may hold anything
+            raise InvalidSettings(
+                f"The storage of the source of task {task.task_id!r} cannot be used in this worker"
+                f" ({type(error).__name__}). Install the Airflow provider of that storage, and check its connection."
+            ) from None
+    return source(where)
+
+
+def _engine(conn_id: str) -> Any:
+    """
+    The database of an Airflow connection, by the hook of its provider.
+    """
+    try:
+        hook: Any = BaseHook.get_connection(conn_id).get_hook()  # type: ignore[no-untyped-call]  # Airflow's
+        return hook.get_sqlalchemy_engine()
+    except Exception as error:  # as above
+        raise InvalidSettings(
+            f"Connection {conn_id!r} gives no database that can be queried ({type(error).__name__}). It must be of a"
+            " type whose Airflow provider is installed in this worker and has SQLAlchemy engines."
+        ) from None
+
+
+def _folder(task: TransactionlinkBatchOperator, hook: TransactionlinkHook) -> ObjectStoragePath | None:
+    where = revealed(task.results)
+    if where is None:
+        return None
+    text = str(where)
+    if "://" not in text:
+        text = Path(text).absolute().as_uri()
+    uri = ResultUri.parse(text if text.endswith("/") else f"{text}/")
+    if uri.is_file:
+        raise _unusable(task, "results is a folder, and its name must not end in .json")
+    hook.check_result_uri(uri, "the URI given as results")
+    return storage(uri)
+
+
+def _unusable(task: TransactionlinkBatchOperator, why: str) -> InvalidRequest:
+    return InvalidRequest(f"An argument of task {task.task_id!r} cannot be used: {why}.")
