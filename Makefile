@@ -21,7 +21,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help demo demo-prefect up test test-prefect-min soak e2e-airflow e2e-prefect check bench mutants env-airflow env-prefect env-prefect-min
 .PHONY: test-airflow-matrix env-airflow-matrix
-.PHONY: constraints dist clean docs env-docs
+.PHONY: constraints dist clean docs env-docs screenshots
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ demo-prefect: env-prefect ## The same on a real Prefect: flow runs without a pro
 
 up: env-airflow ## Leave sandbox and Airflow running for a person; Ctrl-C stops them
 	@$(PY) -m dev.up
+
+screenshots: env-airflow ## Take the pictures of the documents, of what `make up` serves in another terminal
+	@$(PY) -m dev.screenshots
 
 test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
 	@$(PREFECT_PY) -m pytest $(PREFECT_TESTS)

@@ -141,8 +141,6 @@ def _folder(task: TransactionlinkBatchOperator, hook: TransactionlinkHook) -> Ob
     if "://" not in text:
         text = Path(text).absolute().as_uri()
     uri = ResultUri.parse(text if text.endswith("/") else f"{text}/")
-    if uri.is_file:
-        raise _unusable(task, "results is a folder, and its name must not end in .json")
     hook.check_result_uri(uri, "the URI given as results")
     return storage(uri)
 

@@ -65,17 +65,19 @@ class PrefectApi(HttpService):
         found: dict[str, Any] = self.request("GET", f"/deployments/name/{name}")
         return found
 
-    def run(self, deployment: str, parameters: Mapping[str, Any] | None = None) -> str:
+    def run(self, deployment: str, parameters: Mapping[str, Any] | None = None, tags: Collection[str] = ()) -> str:
         """
         Create a flow run for now.
 
         Args:
             deployment: ``flow-name/deployment-name``.
+            tags: Of the flow run, as a deployment's are.
 
         Returns:
             Its id.
         """
-        body = {"parameters": dict(parameters or {}), "state": {"type": "SCHEDULED", "name": "Scheduled"}}
+        state = {"type": "SCHEDULED", "name": "Scheduled"}
+        body = {"parameters": dict(parameters or {}), "state": state, "tags": list(tags)}
         path = f"/deployments/{self.deployment(deployment)['id']}/create_flow_run"
         return str(self.request("POST", path, json=body)["id"])
 

@@ -17,7 +17,7 @@ from dev.rig import Rig
 from dev.services import Service, free_port, stop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,11 +126,13 @@ class PrefectRig(Rig, PrefectApi):
             sessions.kill_all([service.session])
             service.reap()
 
-    def run_here(self, deployment: str, parameters: Mapping[str, object] | None = None) -> str:
+    def run_here(
+        self, deployment: str, parameters: Mapping[str, object] | None = None, tags: Collection[str] = ()
+    ) -> str:
         """
         Run a flow that this rig's runner serves, by its name.
         """
-        return self.run(f"{deployment}/{DEPLOYMENT}", parameters)
+        return self.run(f"{deployment}/{DEPLOYMENT}", parameters, tags)
 
     def _end(self, services: Sequence[Service]) -> None:
         for service in services:

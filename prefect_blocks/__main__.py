@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument(
         "--cleanup-deployment", metavar="FLOW/NAME", help="deployment of the cleanup flow; without it: no cleanup rule"
     )
+    create.add_argument("--cleanup-tag", metavar="TAG", help="clean up only after flow runs whose deployment has it")
     actions.add_parser("delete", help="delete them")
     actions.add_parser("show", help="say which are there")
     commands.add_parser("serve-cleanup", help="serve the cleanup flow until a signal comes")
@@ -138,7 +139,9 @@ def _automations(options: argparse.Namespace) -> list[Outcome]:
     if options.action == "show":
         return automations.read_automations()
     return automations.create_automations(
-        wake_after=timedelta(seconds=options.wake_after), cleanup_deployment=options.cleanup_deployment
+        wake_after=timedelta(seconds=options.wake_after),
+        cleanup_deployment=options.cleanup_deployment,
+        cleanup_tag=options.cleanup_tag,
     )
 
 

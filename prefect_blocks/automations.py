@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from prefect_blocks.marks import TAG
 from prefect_blocks.suspending import WAITING, announce, waiting_flow_runs
 from prefect_blocks.waking import WAKE
 
@@ -51,7 +50,10 @@ class Outcome:
 
 
 def create_automations(
-    *, wake_after: timedelta = timedelta(minutes=5), cleanup_deployment: str | None = None
+    *,
+    wake_after: timedelta = timedelta(minutes=5),
+    cleanup_deployment: str | None = None,
+    cleanup_tag: str | None = None,
 ) -> list[Outcome]:
     """
     Create the automations, or bring those that are there to these settings.
@@ -61,6 +63,8 @@ def create_automations(
             Each look costs the start of a process. At least ten seconds.
         cleanup_deployment: ``flow-name/deployment-name`` that serves :func:`prefect_blocks.cancelling.cleanup_flow`.
             None: no automation cancels; one that is there is left as it is.
+        cleanup_tag: Only flow runs with this tag, by their deployment, are cleaned up; None: all that are cancelled on
+            the server, at the cost of two short runs each. Prefect hears a tag only if the flow run is made with it.
 
     Raises:
         ValueError: ``wake_after`` is too short. Nothing was sent.
@@ -73,7 +77,7 @@ def create_automations(
     with get_client(sync_client=True) as client:
         wanted = [_timer(wake_after), _wake_up()]
         if cleanup_deployment is not None:
-            wanted.append(_cleanup(client.read_deployment_by_name(cleanup_deployment).id))
+            wanted.append(_cleanup(client.read_deployment_by_name(cleanup_deployment).id, cleanup_tag))
         outcomes = [_bring(client, automation) for automation in wanted]
         if outcomes[0].change != "unchanged":
             for run in waiting_flow_runs(client):  # a timer knows only what was announced since it was made
@@ -183,16 +187,16 @@ def _wake_up() -> AutomationCore:
     )
 
 
-def _cleanup(deployment_id: UUID) -> AutomationCore:
+def _cleanup(deployment_id: UUID, tag: str | None) -> AutomationCore:
     from prefect.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.actions import RunDeployment
 
     return AutomationCore(
         name=CLEANUP,
-        description="Runs the cleanup flow when a flow run with executions is cancelled: it may have no process.",
+        description="Runs the cleanup flow for each flow run that is cancelled: it may have no process to do it.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
+            match_related={} if tag is None else {"prefect.resource.id": f"prefect.tag.{tag}"},
             # Cancelling: there is a process, whose runner may be dead. Cancelled: there is none, and what a task has
             # still started after the former is on record.
             expect={"prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled"},

@@ -65,6 +65,7 @@ class BatchOrder:
     Args:
         credentials: Name of a saved TransactionlinkCredentials block with a ``ledger_url``.
         campaign: Its name, without placeholders.
+        flow_run: Id of the outermost flow run.
         workflow_definition_id: What is run for each row.
         columns: Which column is what; None for whoever only looks or cancels.
         source: File with the rows.
@@ -77,6 +78,7 @@ class BatchOrder:
 
     credentials: str
     campaign: str
+    flow_run: str
     workflow_definition_id: str = ""
     columns: BatchColumns | None = None
     source: str | None = None
@@ -110,12 +112,12 @@ class BatchOrder:
         _check_allowed(self.output, block)
 
     @contextlib.contextmanager
-    def opened(self, worker: str | None = None) -> Iterator[Batch]:
+    def opened(self, shard: int | None = None) -> Iterator[Batch]:
         """
         The batch, with a client and a ledger of its own.
 
         Args:
-            worker: Its name; None: for whoever only looks.
+            shard: Of this flow run: so is its worker named. None: for whoever only looks.
 
         Raises:
             InvalidSettings: The credentials have no ledger, or what it needs is not installed; the source or the output
@@ -134,7 +136,7 @@ class BatchOrder:
                 output=self.output,
                 limits=self.limits,
                 policy=self.policy,
-                worker=worker,
+                worker=None if shard is None else f"{self.flow_run[:8]}-{shard}",
             )
         finally:
             ledger.close()

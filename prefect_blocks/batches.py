@@ -68,9 +68,9 @@ def cancel_batch_executions(flow: Any, flow_run: FlowRun, state: State[Any]) -> 
         log.info("The executions of flow run %s are left running.", flow_run.id)
         return
     campaign = _named(str(asked.get("campaign") or _CAMPAIGN), flow_run)
-    order = BatchOrder(credentials=asked["credentials"], campaign=campaign)
+    order = BatchOrder(credentials=asked["credentials"], campaign=campaign, flow_run=str(flow_run.id))
     try:
-        log.info("%d executions were cancelled.", _cancel(order, _names(int(asked.get("shards") or 1))))
+        log.info("%d executions were cancelled.", _cancel(order, int(asked.get("shards") or 1)))
     except TransactionlinkError as error:
         log.error("Executions of campaign %s may go on: %s", campaign, error)
 
@@ -117,7 +117,8 @@ def run_batch_flow(
         campaign: Its name. The same one continues the campaign; another one starts every row anew. In it,
             ``{scheduled_time}`` stands for the time that the outermost flow run was scheduled for, and ``{deployment}``
             for the first digits of its deployment's id, or of its flow's.
-        shards: Tasks that share the rows. Each is a worker of the campaign, named by its number.
+        shards: Tasks that share the rows. Each is a worker of the campaign, named by flow run and number, so that a
+            retry of the flow run finds its rows again at once.
         quota: Name of the limits that campaigns share.
         in_flight: Executions at once, of the whole quota. Default: as the ledger has it, else 500.
         requests_per_second: Likewise. Default: as the ledger has it, else what the credentials say.
@@ -153,6 +154,7 @@ def run_batch_flow(
     order = BatchOrder(
         credentials=credentials,
         campaign=_campaign(campaign),
+        flow_run=_outermost(),
         workflow_definition_id=workflow_definition_id,
         columns=columns,
         source=source,
@@ -185,11 +187,10 @@ def run_batch_flow(
             stop.set()
             _wait(futures, lambda: None, until=time.monotonic() + waiting.LAST_WORDS)
             if on_cancel == "cancel":
-                waiting.last_words(identity.flow_run_id(), partial(_cancel, order, _names(shards)))
+                waiting.last_words(identity.flow_run_id(), partial(_cancel, order, shards))
             raise
         summary = board.conclude(futures)
-    _judge(summary, max_failed, max_failed_share)
-    found: dict[str, Any] = _ended(summary)  # a state: Prefect hands on what it holds
+    found: dict[str, Any] = _ended(summary, max_failed, max_failed_share)  # a state: Prefect hands on what it holds
     return found
 
 
@@ -212,10 +213,13 @@ def load_batch(order: BatchOrder) -> dict[str, Any]:
         log.info("Campaign %s: its source is loaded already, and has not changed.", order.campaign)
     else:
         log.info("Campaign %s: %d rows read, %d can be run.", order.campaign, report.read, report.accepted)
-        found = {"bad": report.rejected, "contradictory": report.conflicting, "changed": report.changed}
-        for what, count in found.items():
-            if count:
-                log.warning("%d rows are %s: see the summary, and the reject file beside the results.", count, what)
+        if not report.is_clean:
+            log.warning(
+                "%d rows are bad, and %d keys have several different rows: see the summary, and the reject file beside"
+                " the results.",
+                report.rejected,
+                report.conflicting,
+            )
     return report.to_dict()
 
 
@@ -231,7 +235,7 @@ def run_shard(order: BatchOrder, number: int) -> dict[str, Any]:
     """
     One worker of the campaign: start, follow and keep rows until the whole campaign has come to its end.
     """
-    with order.opened(str(number)) as batch, _told_to_stop(identity.flow_run_id()) as stop:
+    with order.opened(number) as batch, _told_to_stop(identity.flow_run_id()) as stop:
         return batch.run(stop=stop).to_dict()
 
 
@@ -319,6 +323,11 @@ def _campaign(name: str) -> str:
         ) from None
 
 
+def _outermost() -> str:
+    where = identity.scope()
+    return "" if where is None else str(where.flow_run_id)
+
+
 def _named(campaign: str, flow_run: FlowRun) -> str:
     """
     Neither the time for which a flow run was scheduled nor its deployment changes, whatever is retried.
@@ -326,10 +335,6 @@ def _named(campaign: str, flow_run: FlowRun) -> str:
     moment: Any = flow_run.expected_start_time or flow_run.created
     campaign = campaign.replace("{scheduled_time}", moment.astimezone(UTC).isoformat())
     return campaign.replace("{deployment}", str(flow_run.deployment_id or flow_run.flow_id)[:8])
-
-
-def _names(shards: int) -> list[str]:
-    return [str(number) for number in range(shards)]
 
 
 def _check(shards: int, max_failed: int | None, max_failed_share: float | None) -> None:
@@ -344,7 +349,7 @@ def _check(shards: int, max_failed: int | None, max_failed_share: float | None) 
 @contextlib.contextmanager
 def _stopping() -> Iterator[threading.Event]:
     """
-    An event for the shards of this flow run that are in this process.
+    An event for the shards of this flow run that are in this process. However the flow ends, they are to stop.
     """
     flow_run_id, stop = identity.flow_run_id(), threading.Event()
     if flow_run_id is not None:
@@ -352,6 +357,7 @@ def _stopping() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
+        stop.set()
         if flow_run_id is not None:
             del _stops[flow_run_id]
 
@@ -397,28 +403,31 @@ def _wait(
     futures: Sequence[PrefectFuture[dict[str, Any]]], tell: Callable[[], None], until: float | None = None
 ) -> None:
     for future in futures:
-        while not future.state.is_final() and (until is None or time.monotonic() < until):
-            future.wait(_PACE if until is None else max(0.0, until - time.monotonic()))
+        ended = threading.Event()
+        future.add_done_callback(lambda _, ended=ended: ended.set())  # asks no server, as the future's state would
+        while not ended.wait(_PACE if until is None else max(0.0, until - time.monotonic())):
+            if until is not None:
+                return
             tell()
 
 
-def _cancel(order: BatchOrder, names: Sequence[str]) -> int:
+def _cancel(order: BatchOrder, shards: int) -> int:
     """
-    Cancel what these workers of the campaign have in flight.
+    Cancel what the shards of this flow run have in flight.
 
     Raises:
         TransactionlinkError: The campaign, or its ledger, could not be looked at.
     """
 
-    async def one(name: str) -> int:
-        with order.opened(name) as batch:
+    async def one(number: int) -> int:
+        with order.opened(number) as batch:
             try:
                 return await batch.cancel(only_mine=True)
             finally:
                 await batch.close()
 
     async def each() -> int:
-        return sum([await one(name) for name in names])
+        return sum([await one(number) for number in range(shards)])
 
     return waiting.in_loop(each)
 
@@ -466,18 +475,24 @@ def _share(share: float | None, rows: int) -> float | None:
     return None if share is None else share * rows
 
 
-def _ended(summary: BatchSummary) -> Any:
+def _ended(summary: BatchSummary, max_failed: int | None, max_failed_share: float | None) -> Any:
     """
     The state in which the flow run ends, as its outcome says.
+
+    Raises:
+        TooManyFailed: See :func:`_judge`.
     """
     from tl_orchestration.batch import BatchOutcome
 
     told = f"Campaign {summary.campaign}: {counted(summary) or 'no rows'}."
     if summary.outcome is BatchOutcome.CANCELLED:
         return Cancelled(message=f"{told} Somebody has cancelled it: `tl batch run --resume` takes that back.")
+    _judge(summary, max_failed, max_failed_share)
     if summary.outcome is BatchOutcome.STOPPED:
         why = "canary or max_starts is reached: raise it, or take it away, and run the campaign again"
         return Failed(name="Stopped", message=f"{told} {why}.")
+    if not summary.is_finished:
+        return Failed(name="Interrupted", message=f"{told} Its shards were told to stop: run the campaign again.")
     name = "NothingToStart" if summary.outcome is BatchOutcome.NOTHING_TO_START else "Completed"
     return Completed(name=name, message=told, data=summary.to_dict())
 

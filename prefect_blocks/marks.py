@@ -1,6 +1,5 @@
 """
-What a flow run leaves on the Prefect server before it starts anything: a tag, by which the cleanup rule finds it, and
-in a subflow which steps are that subflow's.
+Which steps are a subflow's: noted in the inputs of the outermost flow run, so that a cancel of the subflow ends those.
 
 Prefect may give a subflow another id when its parent is retried, so its steps are kept with the outermost flow run. A
 subflow that goes on with a step of a former one is marked like one that starts it.
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from prefect_blocks.versions import PREFECT_FAILURES
@@ -23,18 +21,13 @@ if TYPE_CHECKING:
 
     from prefect_blocks.identity import Scope
 
-TAG = "transactionlink-executions"
-"""
-Of each flow run that has started executions.
-"""
-
 _PREFIX = "tlsub-"
 _PAGE = 200
 
 
 def mark(where: Scope, step: str) -> None:
     """
-    Before a step is started, or found again. Doing it once more changes nothing.
+    Note, before a step is started or found again, in which subflows that is. Doing it once more changes nothing.
 
     Args:
         step: Its key.
@@ -42,15 +35,19 @@ def mark(where: Scope, step: str) -> None:
     Raises:
         LedgerError: Prefect does not take it.
     """
+    from prefect import get_client
+
+    if not where.subflows:
+        return
+    digest = hashlib.sha256(step.encode()).hexdigest()[:24]
     try:
-        for flow_run_id in (*where.subflows, where.flow_run_id):
-            _tag(flow_run_id)
-        if where.subflows:
-            _note(where, step)
+        with get_client(sync_client=True) as client:
+            for subflow in where.subflows:
+                _create(client, where.flow_run_id, f"{_PREFIX}{subflow}-{digest}", json.dumps({"step": step}))
     except PREFECT_FAILURES as error:
         raise LedgerError(
-            f"The Prefect server does not take the marks by which the executions of flow run {where.flow_run_id} are"
-            f" found when it is cancelled ({type(error).__name__}). Nothing was sent; try again."
+            f"The Prefect server does not take the note that step {step} is one of subflow run {where.subflows[0]}"
+            f" ({type(error).__name__}). Nothing was sent; try again."
         ) from None
 
 
@@ -82,33 +79,6 @@ def steps_of(where: Scope) -> set[str] | None:
         ) from None
 
 
-@lru_cache(maxsize=256)
-def _tag(flow_run_id: UUID) -> None:
-    """
-    Once in each process.
-    """
-    from prefect import get_client
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    known = None if context is None else context.flow_run
-    if known is not None and known.id == flow_run_id and TAG in known.tags:
-        return
-    with get_client(sync_client=True) as client:
-        tags = client.read_flow_run(flow_run_id).tags
-        if TAG not in tags:
-            client.update_flow_run(flow_run_id, tags=[*tags, TAG])
-
-
-def _note(where: Scope, step: str) -> None:
-    from prefect import get_client
-
-    digest = hashlib.sha256(step.encode()).hexdigest()[:24]
-    with get_client(sync_client=True) as client:
-        for subflow in where.subflows:
-            _create(client, where.flow_run_id, f"{_PREFIX}{subflow}-{digest}", json.dumps({"step": step}))
-
-
 def _create(client: SyncPrefectClient, flow_run_id: UUID, name: str, value: str) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
 
@@ -119,4 +89,4 @@ def _create(client: SyncPrefectClient, flow_run_id: UUID, name: str, value: str)
             raise
 
 
-__all__ = ["TAG", "mark", "steps_of"]
+__all__ = ["mark", "steps_of"]

@@ -137,7 +137,11 @@ def batch_summary(summary: BatchSummary, errors: Sequence[str] = ()) -> None:
     outcome = "failed with " + ", ".join(sorted(set(errors))) if errors else summary.outcome
     lines = [f"Campaign `{summary.campaign}`: {outcome}", "", "| rows | |", "| --- | ---: |"]
     lines += [f"| {state} | {count} |" for state, count in sorted(summary.counts.items())]
-    lines += [f"| all | {summary.rows} |", f"| started by this flow run | {summary.started_here} |", ""]
+    lines += [f"| all | {summary.rows} |", f"| started by this flow run | {summary.started_here} |"]
+    if summary.load is not None:
+        found = ("rejected", "conflicting", "changed", "withdrawn")
+        lines += [f"| {name} in the source | {count} |" for name in found if (count := getattr(summary.load, name))]
+    lines += [""]
     lines += ["| requests | |", "| --- | ---: |"]
     lines += [f"| {operation} | {count} |" for operation, count in sorted(summary.requests.items())]
     if summary.polls_p95 is not None:
@@ -147,8 +151,8 @@ def batch_summary(summary: BatchSummary, errors: Sequence[str] = ()) -> None:
     if summary.unknown:
         lines += [
             "",
-            f"{summary.unknown} rows may or may not have started: `tl batch export '{summary.campaign}' --state UNKNOWN`"
-            " names them.",
+            f"{summary.unknown} rows may or may not have started: `tl batch export '{summary.campaign}' --state"
+            " UNKNOWN` names them.",
         ]
     if summary.load is not None and summary.load.samples:
         lines += ["", "| row | key | column | why it cannot be run |", "| --- | --- | --- | --- |"]

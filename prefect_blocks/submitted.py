@@ -75,11 +75,13 @@ def _seen(context: FlowRunContext) -> bool:
 
     assert context.flow_run is not None, "suspending.obstacle() was asked before"
     unfinished = [kind for kind in StateType if kind not in TERMINAL_STATES]
+    # The name, too: Prefect 3.6.17 has no default for it.
+    state = TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished), name=None)
     try:
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id])),
-                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished))),
+                task_run_filter=TaskRunFilter(state=state),
                 sort=TaskRunSort.EXPECTED_START_TIME_DESC,
             )
     except PREFECT_FAILURES as error:

@@ -2,8 +2,9 @@
 Tasks that take block names: start and wait, wait, fetch, cancel; each once for flows and once, with an ``a`` in front,
 for asynchronous ones.
 
-Prefect keeps nothing of what they are given: they have no cache, and no persisted result unless the caller asks for
-one. What they return and raise holds ids, states and the fields that the block names.
+Prefect keeps nothing of what they are given, except by ``delay``, which stores parameters in clear: they have no cache,
+and no persisted result unless the caller asks for one. What they return and raise holds ids, states and the fields that
+the block names.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Every difference between Prefect versions, and what of Prefect has no other door
 
 from __future__ import annotations
 
-from contextvars import Token
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -63,7 +63,7 @@ def submissions(runner: TaskRunner[Any]) -> int | None:
     counted: int | None = getattr(runner, "_active_submission_count", None)
     executor: Any = getattr(runner, "_executor", None)
     if counted is None and isinstance(executor, ThreadPoolExecutor):  # 3.6.17 does not count them, its pool does
-        unused: Any = executor._idle_semaphore  # type: ignore[attr-defined]  # no other door
+        unused: Any = executor._idle_semaphore  # no other door
         counted = executor._work_queue.qsize() + len(executor._threads) - int(unused._value)
     return counted
 

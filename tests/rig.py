@@ -133,6 +133,7 @@ def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPat
             oracle, login="sandbox-key", password="sandbox-secret", extra={"service": "transactionlink-legacy"}
         ),
         "b3os": connection(oracle, password="b3sk_sandbox", extra={"service": "b3os"}),
+        "batches": connection(oracle, extra={"ledger_url": postgres.ready_database()}),
         "keyed": connection(oracle, extra={"ledger_url": f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"}),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")

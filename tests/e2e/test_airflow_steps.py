@@ -186,19 +186,26 @@ def test_marked_failed_while_running_cancels_the_execution(airflow: AirflowRig, 
     assert "was cancelled" in log_of(airflow, "in_worker", run_id)
 
 
+def link_of(airflow: AirflowRig, run_id: str) -> str | None:
+    return airflow.extra_links("in_worker", run_id, "check")["Transactionlink execution"]
+
+
 def test_signal_without_a_decision_leaves_the_execution(airflow: AirflowRig, oracle: Oracle) -> None:
-    """SIGTERM alone is no decision: nothing is cancelled, and the next try goes on waiting."""
+    """SIGTERM alone is no decision: nothing is cancelled, and the next try goes on; the link is there meanwhile."""
     definition = oracle.define("signalled", like="kyc-approve", duration=5)
     airflow.wait_for_dag("in_worker")
     run_id = airflow.trigger("in_worker", {"definition": definition})
     pid = airflow.task_process("in_worker", run_id, "check")
     until(lambda: "Started execution" in log_of(airflow, "in_worker", run_id))
+    (execution_id,) = oracle.started(definition)
+    # The button in the task's page is there while a worker waits, not only once the task has ended or deferred.
+    until(lambda: (link_of(airflow, run_id) or "").endswith(f"/executions/{execution_id}"))
 
     os.kill(pid, signal.SIGTERM)
 
     assert airflow.wait_for_run("in_worker", run_id, timeout=90) == "success"
     assert airflow.task_instance("in_worker", run_id, "check").try_number == 2
-    assert len(oracle.started(definition)) == 1
+    assert oracle.started(definition) == [execution_id]
     assert oracle.cancelled(definition) == []
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dev.airflow_rig import AirflowRig
     from tests.rig import Oracle
 
@@ -61,6 +63,23 @@ def test_kyc_batch_checks_each_applicant_once(airflow: AirflowRig, oracle: Oracl
     assert airflow.wait_for_run("kyc_batch_of_applicants", run_id, timeout=90) == "success"
     sent = [start["parameters"]["applicationId"] for start in oracle.starts() if start["definition"] == definition]
     assert sorted(sent) == ["application-1", "application-2", "application-3"]
+
+
+def test_weekly_rescreening_checks_each_customer_once(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """The example starts one execution for each row of the book, and leaves results beside a manifest."""
+    airflow.wait_for_dag("weekly_rescreening")
+    definition = oracle.define("example-book", like="kyc-approve", duration=1)
+    customers = [f"customer-{number}" for number in range(12)]
+    book = tmp_path / "book.csv"
+    book.write_text("customer_id,first_name,born\n" + "".join(f"{one},Ada,1990-04-01\n" for one in customers))
+    conf = {"connection": "batches", "workflow_definition_id": definition, "book": f"file://{book}"}
+
+    run_id = airflow.trigger("weekly_rescreening", {**conf, "results": f"file://{tmp_path}/screening"})
+
+    assert airflow.wait_for_run("weekly_rescreening", run_id, timeout=150) == "success"
+    assert len(oracle.started(definition)) == len(customers)
+    assert airflow.xcom("weekly_rescreening", run_id, "report") == {"SUCCEEDED": len(customers)}
+    assert len(list(tmp_path.glob("screening/weekly_rescreening~screen~*/manifest.json"))) == 1
 
 
 def test_no_dag_file_has_an_import_error(airflow: AirflowRig) -> None:

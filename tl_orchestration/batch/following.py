@@ -111,7 +111,11 @@ class Follower:
                 await self._first_look(started_at, scout)
             pacing = Thrift(experience=self._experience, started_at=started_at, began=time.time(), scout=scout)
             patience = Patience(
-                pacing=pacing, cancel_on_timeout=self._decides and self._policy.cancel_on_timeout, quiet=True
+                pacing=pacing,
+                # Whoever only watches in a worker's place can read its credential anew.
+                credential_budget=None if self._decides else 0.0,
+                cancel_on_timeout=self._decides and self._policy.cancel_on_timeout,
+                quiet=True,
             )
             try:
                 execution = await self._client.wait(handle, patience=patience)

@@ -36,7 +36,6 @@ FLOWS = (
     "beside_a_task",
     "approval",
     "in_subflow",
-    "starts_nothing",
     "result_cannot_be_stored",
     "persisted",
     "slow_to_suspend",

@@ -12,7 +12,7 @@ import pytest
 
 from prefect_blocks.__main__ import main
 from prefect_blocks.automations import CLEANUP, TIMER, WAKE_UP, create_automations
-from tests.e2e.prefect.conftest import WAKE_AFTER
+from tests.e2e.prefect.conftest import WAKE_AFTER, cleanups_of
 
 if TYPE_CHECKING:
     from dev.prefect_rig import PrefectRig
@@ -74,7 +74,7 @@ def test_woken_and_cancelled_by_hand(
 ) -> None:
     """`wake` resumes what waits, `cancel` ends what a flow run has started."""
     name = block("by-hand", duration=600, wait_mode="auto", suspend_after=0)
-    assert main(["automations", "delete"]) == 0
+    create_automations(wake_after=timedelta(hours=1))
     run = rig.run_here("without-hook", {"block": name})
     rig.wait_for_state(run, {"Suspended"})
 
@@ -84,3 +84,22 @@ def test_woken_and_cancelled_by_hand(
 
     assert oracle.cancelled(name) == oracle.started(name)
     assert f"{oracle.started(name)[0]} cancelled" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cleanup_for_a_tag_only(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """On a server with other teams' flows, the cleanup flow runs only after flow runs with the tag."""
+    create_automations(wake_after=WAKE_AFTER, cleanup_deployment=CLEANUP_DEPLOYMENT, cleanup_tag="kyc")
+    name = block("tagged", duration=600, wait_mode="auto", suspend_after=0)
+    other = rig.run_here("without-hook", {"block": name})
+    tagged = rig.run_here("without-hook", {"block": name}, tags=["kyc"])
+    for run in (other, tagged):
+        rig.wait_for_state(run, {"Suspended"})
+
+    for run in (other, tagged):
+        rig.cancel(run)
+
+    swept = rig.wait_for(lambda: cleanups_of(rig, tagged) or None, "the cleanup flow", 60)
+    assert rig.wait_for_end(swept[0]) == "Completed"
+    assert len(oracle.cancelled(name)) == 1
+    assert cleanups_of(rig, other) == []

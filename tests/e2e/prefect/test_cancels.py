@@ -46,22 +46,6 @@ def test_while_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
 
 
 @pytest.mark.slow
-def test_flow_runs_that_start_nothing_are_left_alone(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
-    """Each run of the cleanup flow costs a process: there is none for a flow run that has no executions."""
-    idle = rig.run_here("starts-nothing")
-    rig.wait_for_state(idle, {"Suspended"})
-    name = block("cancel-the-other", duration=600, wait_mode="auto", suspend_after=0)
-    run = rig.run_here("without-hook", {"block": name})
-    rig.wait_for_state(run, {"Suspended"})
-
-    rig.cancel(idle)
-    rig.cancel(run)
-
-    cancelled(rig, oracle, run, name)
-    assert cleanups_of(rig, idle) == []
-
-
-@pytest.mark.slow
 def test_subflow_run(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """Who cancels the run of a subflow ends what that subflow has started."""
     name = block("cancel-a-subflow", duration=600)

@@ -5,6 +5,7 @@ A flow run that waits has no process; the timer wakes it. The sandbox is the wit
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from tests.rig import Oracle
 
 pytestmark = pytest.mark.timeout(300)
+
+
+def suspended(rig: PrefectRig, run: str, times: int) -> bool | None:
+    """True as soon as the flow run has been suspended so often."""
+    return rig.states(run).count("Suspended") >= times or None
 
 
 def wait_until_gone(rig: PrefectRig, pid: int) -> None:
@@ -101,19 +107,44 @@ def test_several_with_other_deadlines(rig: PrefectRig, oracle: Oracle, block: Bl
 
 @pytest.mark.slow
 def test_several_with_other_deadlines_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
-    """A deadline that has passed before the last suspension: the execution is one that was cancelled."""
+    """A deadline that has passed in an earlier pass is told as if it had been in the last one."""
     mode = {"wait_mode": "auto", "suspend_after": 0}
     late = block("suspended-late", duration=600, timeout=3, **mode)
     ends = block("suspended-ends", duration=25, **mode)
 
     run = rig.run_here("several-blocks", {"blocks": [late, ends]})
 
-    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert rig.wait_for_end(run) == "Failed", rig.describe(run)
     assert "Suspended" in rig.states(run)
-    rig.wait_for_log(run, "ended as CANCELLED SUCCEEDED", timeout=10)
+    rig.wait_for_log(run, "WaitTimeout", timeout=10)
     assert oracle.cancelled(late) == oracle.started(late)
     assert len(oracle.started(late)) == len(oracle.started(ends)) == 1
     assert oracle.cancelled(ends) == []
+
+
+@pytest.mark.slow
+def test_deadline_before_the_timer(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """A deadline that the timer would miss is waited for in the process, and cancels in time."""
+    name = block("deadline-first", duration=600, timeout=15, wait_mode="auto", suspend_after=0)
+
+    run = rig.run_here("in-body", {"block": name})
+
+    assert rig.wait_for_end(run) == "Failed", rig.describe(run)
+    assert "Suspended" not in rig.states(run)
+    assert oracle.cancelled(name) == oracle.started(name) != []
+
+
+@pytest.mark.slow
+def test_woken_early_and_suspended_again(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """A flow run that was resumed before its time, as by a webhook, and waits on, is woken by the timer again."""
+    name = block("woken-early", duration=30.0, wait_mode="auto", suspend_after=0)
+    run = rig.run_here("in-body", {"block": name})
+    for times in (1, 2):
+        rig.wait_for(partial(suspended, rig, run, times), "a suspension", 60)
+        rig.resume(run)
+
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert len(oracle.started(name)) == 1
 
 
 @pytest.mark.slow

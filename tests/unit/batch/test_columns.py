@@ -10,6 +10,7 @@ import pytest
 
 from tl_orchestration.batch import Column, Columns
 from tl_orchestration.batch.columns import BadRow, value_of
+from tl_orchestration.errors import InvalidSettings
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,15 @@ def test_a_key_must_be_usable(value: Any) -> None:
     """Text or a whole number, on one line."""
     with pytest.raises(BadRow):
         Columns(key="id").key_of({"id": value})
+
+
+def test_columns_of_json() -> None:
+    """A parameter's column is a name, or an object; what is not understood is refused."""
+    given = {"key": "id", "parameters": {"a": "x", "b": {"name": "y", "type": "date"}}, "locale": "l"}
+    assert Columns.from_dict(given) == Columns(key="id", parameters={"a": "x", "b": Column("y", "date")}, locale="l")
+    for wrong in ({}, {"key": "id", "kee": 1}, {"key": "id", "parameters": {"a": 1}}, {"key": "id", "parameters": 1}):
+        with pytest.raises(InvalidSettings, match="olumns"):
+            Columns.from_dict(wrong)
 
 
 def test_keys_are_text() -> None:

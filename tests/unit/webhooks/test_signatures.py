@@ -296,7 +296,7 @@ def test_nothing_else_is_raised(value: str, body: bytes) -> None:
         verify(delivery(value, body=body))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_two_libraries_agree(body: bytes, other: bytes) -> None:
     """What one library signs the other takes, for the very same bytes and for no others."""

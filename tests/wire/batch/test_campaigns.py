@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from tests.wire.batch.campaigns import COLUMNS, Scene, awaited, records, write
-from tl_orchestration.batch import Batch, BatchOutcome, Book, Columns, Limits, Policy, Query, RowState
-from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings
+from tl_orchestration.batch import (
+    Batch,
+    BatchOutcome,
+    BatchSummary,
+    Book,
+    Columns,
+    Limits,
+    Policy,
+    Query,
+    RowState,
+)
+from tl_orchestration.batch.rows import Rows
+from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings, LedgerError
 from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.ledger.verdicts import adopt
 
@@ -220,6 +233,71 @@ def test_what_an_interrupted_worker_has_left_can_be_cancelled_as_its_own(scene: 
     client = scene.client()
     assert awaited(client, Batch(client, "w47", worker="shard-0").cancel(only_mine=True)) == 3
     assert {cancel["execution_id"] for cancel in scene.remote.cancels()} == taken
+
+
+def test_a_load_that_is_told_to_stop_begins_anew(scene: Scene) -> None:
+    """It ends between two portions; nothing can be started before the next one has ended."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(500)))
+    calls = iter(range(100))
+    batch = scene.batch(book, worker="shard-0")
+    with pytest.raises(LedgerError, match="Stopped as asked"):
+        batch.load(stop=lambda: next(calls) > 0)
+    with pytest.raises(InvalidSettings, match="was not loaded"):
+        batch.run()
+    assert batch.load().accepted == 500
+
+
+def test_whoever_watches_is_not_woken_for_rows_of_another(scene: Scene) -> None:
+    """There is room, and rows are left; but their slice is with a worker that lives."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(6)))
+    mine = scene.batch(book, limits=Limits(in_flight=2), worker="shard-0")
+    mine.load()
+    assert mine.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    client = scene.client()
+    rows = Rows(client.ledger.database, 1, "shard-1", 60.0)  # type: ignore[union-attr]
+    rows.enter(client.ledger.namespace, "default", time.time())  # type: ignore[union-attr]
+    assert rows.claim(time.time()) is not None
+    watched: list[BatchSummary] = []
+
+    async def watch() -> None:
+        watching = asyncio.ensure_future(Batch(client, "w47", limits=Limits(in_flight=100), worker="shard-0").watch())
+        await asyncio.sleep(2.5)
+        assert not watching.done()
+        await asyncio.to_thread(rows.leave, time.time(), returns=False)
+        watched.append(await watching)
+
+    awaited(client, watch())
+    assert watched[0].outcome is BatchOutcome.AT_CAP
+
+
+def test_what_a_worker_had_is_its_own_again(scene: Scene) -> None:
+    """Interrupted, it keeps its rows for a lease; and it takes them up before it looks for any of others."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(4)))
+    mine = scene.batch(book, worker="shard-0")
+    mine.load()
+    calls = iter(range(100))
+    assert mine.run(stop=lambda: next(calls) > 8).outcome is BatchOutcome.INTERRUPTED
+    database = scene.client().ledger.database  # type: ignore[union-attr]
+    other = Rows(database, 1, "shard-1", 60.0)
+    assert other.adopt(time.time(), 10, [RowState.STARTED]) == []
+    same = Rows(database, 1, "shard-0", 60.0)
+    own = [row.key for row in same.adopt(time.time(), 3, [RowState.STARTED], own_after="")]
+    own += [row.key for row in same.adopt(time.time(), 3, [RowState.STARTED], own_after=own[-1])]
+    assert own == [one["id"] for one in records(4)]
+    client = scene.client()
+    assert awaited(client, Batch(client, "w47", worker="shard-0").cancel(only_mine=True)) == 4
+    assert len(other.adopt(time.time(), 10, [RowState.STARTED])) == 4
+
+
+def test_rows_are_for_the_debug_log(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """A campaign says how it stands, not how each of its rows does."""
+    caplog.set_level("INFO", "tl_orchestration")
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(9))))
+    batch.load()
+    batch.run()
+    assert len([record for record in caplog.records if record.name.startswith("tl_orchestration")]) < 9
 
 
 def test_draining_lets_what_is_in_flight_end(scene: Scene) -> None:

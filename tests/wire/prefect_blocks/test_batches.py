@@ -5,21 +5,31 @@ The ready flow for batches: shards over one ledger, what people see of them, and
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from attrs import frozen
 from prefect import flow, get_client
 from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Running
+from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from prefect_blocks import run_batch_flow
+from prefect_blocks import BatchColumns, batches, run_batch_flow
+from prefect_blocks.batch_orders import BatchOrder
 from prefect_blocks.batches import TooManyFailed, run_shard
+from prefect_blocks.waiting import in_loop
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import credentials_for
+from tl_orchestration.batch import Limits
 from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings
 
 COLUMNS: Any = {"key": "id", "parameters": {"firstName": "first"}}
@@ -207,18 +217,64 @@ def test_shard_is_retried_and_goes_on(book: Book, monkeypatch: pytest.MonkeyPatc
     assert len(book.lines()) == 6
 
 
-def test_campaign_that_somebody_cancelled_ends_as_cancelled(book: Book) -> None:
-    """It is no success that others may go on from, and no failure to be retried."""
-    from prefect_blocks.batch_orders import BatchOrder
-    from prefect_blocks.waiting import in_loop
+def test_shards_may_have_processes_of_their_own(book: Book) -> None:
+    """What they are asked goes to them in names; each opens the ledger itself."""
+    runner: Any = ProcessPoolTaskRunner(max_workers=2)  # its futures are of a narrower type than Prefect asks for
+    apart = run_batch_flow.with_options(task_runner=runner)
+    columns = BatchColumns(**COLUMNS)
+    summary = apart("batch", "kyc-approve", columns, source=str(book.folder / "in.jsonl"), campaign="w47", shards=2)
+    assert summary["counts"] == {"SUCCEEDED": 6}
+    assert set(book.started().values()) == {1}
 
-    book.run(canary=1)
-    with BatchOrder(credentials="batch", campaign="w47").opened() as batch:
+
+def test_flow_runs_may_share_a_campaign(book: Book) -> None:
+    """At the same time, too: they share the rows, and none is in the results twice."""
+    book.write(30)
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(copy_context().run, book.run) for _ in range(2)]
+        states = [one.result() for one in running]
+    assert all(state.result()["counts"] == {"SUCCEEDED": 30} for state in states)
+    assert sum(state.result()["started_here"] for state in states) == 30
+    assert set(book.started().values()) == {1}
+    assert len(book.lines()) == len({line["key"] for line in book.lines()}) == 30
+
+
+def test_shard_of_another_process_is_told_to_stop(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks the server, and goes on for as long as nobody cancels the flow run or that is not clear."""
+    monkeypatch.setattr(batches, "_ASK", 0.05)
+    with get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(run_batch_flow, state=Running())
+        with batches._told_to_stop(flow_run.id) as stop, batches._told_to_stop(uuid4()) as unclear:
+            time.sleep(0.5)
+            assert not stop()
+            client.set_flow_run_state(flow_run.id, State(type=StateType.CANCELLING, name="Cancelling"), force=True)
+            ends = time.monotonic() + 20
+            while not stop():
+                assert time.monotonic() < ends
+                time.sleep(0.05)
+            assert not unclear()
+
+
+def test_campaign_that_somebody_cancelled_ends_as_cancelled(book: Book) -> None:
+    """It is no success that others may go on from, and no failure of its rows."""
+    book.remote.define("kyc-approve", duration=None)
+    elsewhere = BatchOrder(
+        credentials="batch",
+        campaign="w47",
+        flow_run="elsewhere",
+        workflow_definition_id="kyc-approve",
+        columns=BatchColumns(**COLUMNS),
+        source=str(book.folder / "in.jsonl"),
+        limits=Limits(in_flight=2),
+    )
+    with elsewhere.opened(0) as batch:
+        batch.load()
+        batch.run(at_cap="return")
         in_loop(batch.cancel)
     state = book.run()
     assert (state.is_cancelled(), state.name) == (True, "Cancelled")
-    assert "Somebody has cancelled it" in state.message
-    assert len(book.remote.starts()) == 1
+    assert "2 CANCELLED, 4 PENDING. Somebody has cancelled it" in state.message
+    assert len(book.remote.starts()) == 2
 
 
 def test_rows_come_from_a_query(book: Book) -> None:
@@ -246,6 +302,7 @@ def test_bad_rows_are_shown_without_values(book: Book) -> None:
         state.result()
     assert book.remote.starts() == []
     shown = artifacts(book.run(campaign="w48"))["markdown"]
+    assert "| rejected in the source | 1 |" in shown
     assert "| 1 | a\\|b | first |" in shown
     assert "Canary" not in shown
 

@@ -162,8 +162,12 @@ class TestWaking:
 
     def test_kept_aside_is_passed_over(self, bench: Bench) -> None:
         """A delivery that was not understood says nothing that could be told."""
+        one = new_id()
         bench.arrive("")
+        bench.arrive(one)
         bench.turn()
+        until(lambda: len(bench.announced(one)) == 1)
+        assert bench.announced("") == []
         bench.forwarder.keep(bench.client)
         assert bench.client.read_variable_by_name(place_name(bench.inbox)) is not None
 

@@ -26,7 +26,6 @@ from pydantic import SecretStr
 from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
 from prefect_blocks.cancelling import cancel_executions_of, cancel_remote_executions
 from prefect_blocks.ledger import FlowRunInputLedger, recorded
-from prefect_blocks.marks import TAG
 from prefect_blocks.notes import NotingLedger, kept
 from prefect_blocks.versions import load_block
 from tests.remote import Remote
@@ -256,10 +255,10 @@ def test_no_answer_is_no_decision(remote: Remote, workflow: MakeWorkflow) -> Non
     assert not decisions.somebody_decided(UUID(int=1))
 
 
-@pytest.mark.parametrize("where", ["task", "flow", "async flow", "outer flow", "outer async flow"])
+@pytest.mark.parametrize("where", ["task", "flow", "async flow"])
 @pytest.mark.parametrize("holds", [False, True], ids=["while waiting", "while starting"])
 def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflow, where: str, *, holds: bool) -> None:
-    """``timeout_seconds`` of a task or a flow cancels what it, or a subflow, has started, without asking anybody."""
+    """``timeout_seconds`` of a task or a flow cancels what it has started, without asking anybody."""
     block = workflow("kyc-slow")
     if holds:
         remote.order("start", "hold", seconds=2.5)
@@ -281,19 +280,35 @@ def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflo
         run = await block.atrigger(step_key="kyc")
         await run.await_for_completion()
 
-    @flow(timeout_seconds=1.5)
-    def outer() -> None:
-        timed.with_options(timeout_seconds=600)()
-
-    @flow(timeout_seconds=1.5)
-    async def aouter() -> None:
-        await atimed.with_options(timeout_seconds=600)()
-
-    here = {"task": with_task, "flow": timed, "outer flow": outer}
-    there = {"async flow": atimed, "outer async flow": aouter}
     with pytest.raises(TimeoutError):
-        asyncio.run(there[where]()) if where in there else here[where]()
+        asyncio.run(atimed()) if where == "async flow" else {"task": with_task, "flow": timed}[where]()
     assert len(remote.starts()) == 1
+    assert [cancel["execution_id"] for cancel in remote.cancels()] == [remote.starts()[0]["execution_id"]]
+
+
+def test_time_out_of_the_flow_around_a_subflow(remote: Remote, workflow: MakeWorkflow, kind: str) -> None:
+    """The limit of the outer flow has passed, that of the subflow which waits has not: a decision all the same."""
+    block = workflow("kyc-slow")
+
+    @flow(timeout_seconds=600)
+    def inner() -> None:
+        block.trigger(step_key="kyc").wait_for_completion()
+
+    @flow(timeout_seconds=600)
+    async def ainner() -> None:
+        run = await block.atrigger(step_key="kyc")
+        await run.await_for_completion()
+
+    @flow(timeout_seconds=6)
+    def outer() -> None:
+        inner()
+
+    @flow(timeout_seconds=6)
+    async def aouter() -> None:
+        await ainner()
+
+    with pytest.raises(TimeoutError):
+        outer() if kind == "sync" else asyncio.run(aouter())
     assert [cancel["execution_id"] for cancel in remote.cancels()] == [remote.starts()[0]["execution_id"]]
 
 
@@ -430,7 +445,7 @@ def test_note_that_prefect_does_not_take_starts_nothing(remote: Remote, keyed: M
 def test_subflow_is_cancelled_alone(remote: Remote, sandbox: TransactionlinkCredentials) -> None:
     """
     What a subflow has started, or has gone on with under another id after a retry of its parent, ends with it; what its
-    parent and other subflows have started does not. All are tagged for the cleanup rule, and hooks find them.
+    parent and other subflows have started does not. Hooks find it, too.
     """
     remote.define("kyc-slow")
     block = TransactionlinkWorkflow(credentials=sandbox, workflow_definition_id="kyc-slow")
@@ -461,7 +476,6 @@ def test_subflow_is_cancelled_alone(remote: Remote, sandbox: TransactionlinkCred
     assert len(remote.starts()) == 5
     with get_client(sync_client=True) as client:
         found = [client.read_flow_run(ids[-1]) for ids in runs.values()]
-    assert all(TAG in run.tags for run in found)
     cancel_executions_of(runs["one"][-1])
     assert {cancel["execution_id"] for cancel in remote.cancels()} == {seen["one"], seen["below one"]}
     crashed = PrefectState[Any](type=StateType.CRASHED)
@@ -471,11 +485,10 @@ def test_subflow_is_cancelled_alone(remote: Remote, sandbox: TransactionlinkCred
     assert {cancel["execution_id"] for cancel in remote.cancels()} == set(seen.values())
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["flow", "subflow"])
-def test_mark_that_prefect_does_not_take_starts_nothing(
-    remote: Remote, workflow: MakeWorkflow, monkeypatch: pytest.MonkeyPatch, *, nested: bool
+def test_subflow_whose_note_is_not_taken_starts_nothing(
+    remote: Remote, workflow: MakeWorkflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmarked, nobody would find the execution when the flow run is cancelled."""
+    """Without the note nobody would find the execution when the subflow is cancelled."""
     block = workflow()
 
     def refuses(*_: Any, **__: Any) -> None:
@@ -483,16 +496,15 @@ def test_mark_that_prefect_does_not_take_starts_nothing(
 
     @flow
     def child() -> None:
-        name = "create_flow_run_input" if nested else "update_flow_run"
-        monkeypatch.setattr(SyncPrefectClient, name, refuses)
+        monkeypatch.setattr(SyncPrefectClient, "create_flow_run_input", refuses)
         block.trigger(step_key="kyc")
 
     @flow
     def parent() -> None:
         child()
 
-    with pytest.raises(LedgerError, match="does not take the marks"):
-        (parent if nested else child)()
+    with pytest.raises(LedgerError, match="does not take the note that step kyc"):
+        parent()
     assert remote.starts() == []
 
 

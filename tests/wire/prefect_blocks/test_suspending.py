@@ -327,25 +327,39 @@ async def abusy(seconds: float) -> None:
 
 def test_none_is_believed_at_the_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what an async flow runs beside its wait, the server learns a moment later."""
-    monkeypatch.setattr(submitted, "QUIET", 3.0)
+    monkeypatch.setattr(submitted, "QUIET", 0.3)
     looks: list[bool | None] = []
 
     @flow
     async def body() -> None:
         watch = Watch()
-        beside = asyncio.create_task(abusy(2.0))
-        await asyncio.sleep(0)
-        ends = time.monotonic() + 20
-        while (look := await asyncio.to_thread(watch.none_go_on, here())) is not True and time.monotonic() < ends:
-            looks.append(look)
-            await asyncio.sleep(0.1)
-        assert beside.done()
-        await beside
+        for _ in range(2):
+            looks.append(await asyncio.to_thread(watch.none_go_on, here()))
+            await asyncio.sleep(0.3)
 
     asyncio.run(body())
 
-    assert None in looks
-    assert False in looks
+    assert looks == [None, True]
+
+
+def test_task_beside_an_async_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the server knows it; and then two more looks are needed."""
+    monkeypatch.setattr(submitted, "QUIET", 0.0)
+    looks: list[bool | None] = []
+
+    @flow
+    async def body() -> None:
+        watch = Watch()
+        beside = asyncio.create_task(abusy(30.0))
+        while False not in looks:
+            looks.append(await asyncio.to_thread(watch.none_go_on, here()))
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        assert watch.quiet_since is None
+
+    asyncio.run(body())
+
+    assert looks[-1] is False
 
 
 @task

@@ -172,7 +172,6 @@ def beside_a_task(block: str, seconds: float) -> dict[str, Any]:
     hello()
     if runtime.flow_run.run_count == 1 and not _suspended_before():
         busy.submit(seconds)
-        time.sleep(3)  # the server learns of a task run a moment later
     run = loaded(block).trigger(APPLICANT)
     say(f"waits for {run.execution_id}")
     run.wait_for_completion()
@@ -208,12 +207,6 @@ def inner(block: str) -> dict[str, Any]:
 def in_subflow(block: str) -> dict[str, Any]:
     hello()
     return inner(block)
-
-
-@flow
-def starts_nothing() -> None:
-    hello()
-    suspend_flow_run(timeout=600, key="nothing")
 
 
 @task(persist_result=True, cache_policy=NO_CACHE, retries=1)

@@ -1,0 +1,213 @@
+"""
+A book in shards on a real Airflow: whatever happens to its workers, ledger, service and output agree row by row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dev import sessions
+from tests.e2e.canary import TOKEN
+from tests.e2e.test_airflow_steps import until
+from tests.e2e.traces import traces
+from tl_orchestration import AsyncClient, OrganizationToken
+from tl_orchestration.batch import Batch
+from tl_orchestration.ledger import SqlLedger
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+    from tests.rig import Oracle
+
+pytestmark = pytest.mark.timeout(300)
+
+#: In every name of every book: long, unique, and like nothing else.
+PERSONAL = "Quillfeather-2b9e"
+ENDED = {"success", "failed", "skipped", "upstream_failed"}
+
+
+class Book:
+    """
+    Customers in a file, a definition of their own, and the run that screens them.
+    """
+
+    def __init__(
+        self, airflow: AirflowRig, oracle: Oracle, folder: Path, dag_id: str, name: str, count: int, **script: Any
+    ) -> None:
+        self.airflow, self.oracle, self.folder, self.dag_id = airflow, oracle, folder, dag_id
+        self.names = {f"c{number:05}": f"{PERSONAL} {number}" for number in range(count)}
+        self.definition = oracle.define(name, **{"like": "kyc-approve"} | script)
+        lines = [json.dumps({"id": key, "first": first}) for key, first in self.names.items()]
+        (folder / "book.jsonl").write_text("\n".join(lines))
+        airflow.wait_for_dag(dag_id)
+        self.run_id = airflow.trigger(dag_id, {"definition": self.definition, "folder": str(folder)})
+
+    def process(self, shard: int, timeout: float = 60) -> int:
+        return self.airflow.task_process(self.dag_id, self.run_id, "screen", shard, timeout=timeout)
+
+    def log(self, shard: int, tries: int = 1) -> str:
+        return self.airflow.task_log(self.dag_id, self.run_id, "screen", tries, shard)
+
+    def summaries(self, shards: int) -> list[dict[str, Any]]:
+        return [self.airflow.xcom(self.dag_id, self.run_id, "screen", map_index=shard) for shard in range(shards)]
+
+    def starts(self) -> dict[str, list[str]]:
+        """
+        Executions by the name that the service was sent.
+        """
+        found: dict[str, list[str]] = {}
+        for start in self.oracle.starts():
+            if start["definition"] == self.definition:
+                found.setdefault(start["parameters"]["firstName"], []).append(start["execution_id"])
+        return found
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """
+        What the store knows of each key.
+        """
+        url = json.loads(self.airflow.environment()["AIRFLOW_CONN_BATCHES"])["extra"]["ledger_url"]
+        client = AsyncClient(OrganizationToken(TOKEN), self.oracle.url, ledger=SqlLedger(url))
+        try:
+            return {row["key"]: row for row in Batch(client, self.definition).export()}
+        finally:
+            assert isinstance(client.ledger, SqlLedger)
+            client.ledger.close()
+
+    def output(self) -> list[dict[str, Any]]:
+        folder = self.folder / "out" / self.definition
+        manifest = json.loads((folder / "manifest.json").read_text())
+        parts = [(folder / part["name"]).read_text() for part in manifest["parts"]]
+        return [json.loads(line) for part in parts for line in part.splitlines()]
+
+    def check_agreement(self) -> None:
+        """
+        Every row started once and kept once, the same execution everywhere; what is unknown is said to be.
+        """
+        starts, rows = self.starts(), self.rows()
+        assert {name: len(ids) for name, ids in starts.items() if len(ids) > 1} == {}
+        assert set(rows) == set(self.names)
+        unknown = {key for key, row in rows.items() if row["state"] == "UNKNOWN"}
+        for key, name in self.names.items():
+            if key not in unknown:
+                assert starts[name] == [rows[key]["execution_id"]]
+        kept = {line["key"]: line["execution_id"] for line in self.output()}
+        assert len(self.output()) == len(kept)
+        assert kept == {key: row["execution_id"] for key, row in rows.items() if key not in unknown}
+        assert Counter(row["state"] for row in rows.values())["SUCCEEDED"] == len(self.names) - len(unknown)
+
+
+def test_a_killed_worker_loses_nothing_and_a_clear_starts_nothing(
+    airflow: AirflowRig, oracle: Oracle, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of the starts: the retry goes on. Cleared, the task has nothing to start."""
+    book = Book(airflow, oracle, tmp_path, "book_in_two_shards", "book-killed", 60, duration=2)
+    pid = book.process(0)
+    until(lambda: len(book.starts()) >= 4)
+    os.kill(pid, signal.SIGKILL)
+
+    state = airflow.wait_for_run(book.dag_id, book.run_id, timeout=200)
+
+    rows = book.rows()
+    unknown = [key for key, row in rows.items() if row["state"] == "UNKNOWN"]
+    assert state == ("failed" if unknown else "success"), airflow.describe_run(book.dag_id, book.run_id)
+    assert airflow.task_instance(book.dag_id, book.run_id, "screen", 0).try_number == 2
+    book.check_agreement()
+    assert "FINISHED" in {summary["outcome"] for summary in book.summaries(2)}
+
+    airflow.clear(book.dag_id, book.run_id, ["screen"])
+    assert airflow.wait_for_run(book.dag_id, book.run_id, timeout=100) == state
+    assert {summary["outcome"] for summary in book.summaries(2)} == {"NOTHING_TO_START"}
+    book.check_agreement()
+    assert oracle.cancelled(book.definition) == []
+    assert traces(airflow, [PERSONAL]) == []
+
+
+def test_a_person_ends_one_shard(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """Marked failed while it is deferred: what it has in flight is cancelled, and the other shard sees to the rest."""
+    book = Book(airflow, oracle, tmp_path, "book_in_two_shards", "book-ended", 8, duration=None)
+    for shard in (0, 1):
+        airflow.wait_for_task(book.dag_id, book.run_id, "screen", {"deferred"}, map_index=shard, timeout=90)
+    until(lambda: len(book.starts()) == 8)
+    until(lambda: "Watching" not in book.log(0) and all(row["state"] == "STARTED" for row in book.rows().values()))
+    time.sleep(3)  # the triggers have taken up their rows
+
+    airflow.set_task_state(book.dag_id, book.run_id, "screen", "failed", map_index=0)
+
+    until(lambda: "executions of its own were cancelled" in book.log(0), 60)
+    cancelled = set(oracle.cancelled(book.definition))
+    everything = {row["execution_id"] for row in book.rows().values()}
+    assert f"{len(cancelled)} executions of its own" in book.log(0)
+    assert cancelled < everything
+    for execution_id in everything - cancelled:
+        oracle.end(execution_id)
+    airflow.wait_for_task(book.dag_id, book.run_id, "screen", ENDED, map_index=1, timeout=120)
+    states = {row["execution_id"]: row["state"] for row in book.rows().values()}
+    assert states == {one: "CANCELLED" if one in cancelled else "SUCCEEDED" for one in everything}
+    assert set(oracle.cancelled(book.definition)) == cancelled
+
+
+def test_a_person_ends_a_shard_that_works(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """The same in a worker: cancelled before Airflow kills the process; the other shard's go on."""
+    book = Book(airflow, oracle, tmp_path, "book_in_workers", "book-ended-at-work", 8, duration=None)
+    pid = book.process(0)
+    until(lambda: len(book.starts()) == 8)
+    time.sleep(2)
+
+    airflow.set_task_state(book.dag_id, book.run_id, "screen", "failed", map_index=0)
+
+    until(lambda: not sessions.alive(pid), 30)
+    cancelled = set(oracle.cancelled(book.definition))
+    assert f"{len(cancelled)} executions of its own were cancelled" in book.log(0)
+    for execution_id in {row["execution_id"] for row in book.rows().values()} - cancelled:
+        oracle.end(execution_id)
+    airflow.wait_for_task(book.dag_id, book.run_id, "screen", ENDED, map_index=1, timeout=120)
+    assert Counter(row["state"] for row in book.rows().values()) == Counter(
+        {"CANCELLED": len(cancelled), "SUCCEEDED": 8 - len(cancelled)}
+    ) - Counter({"CANCELLED": 0})
+    assert set(oracle.cancelled(book.definition)) == cancelled
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_thousand_rows_while_workers_are_killed(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """Four shards, a random worker SIGKILLed every 30 s: nothing lost, nothing started twice, every unknown told."""
+    book = Book(airflow, oracle, tmp_path, "book_in_four_shards", "book-of-many", 10_000, duration=5)
+    chosen, killed = random.Random(7), 0
+    until(lambda: book.starts(), 120)
+    while airflow.dag_run(book.dag_id, book.run_id)["state"] not in {"success", "failed"}:
+        at_work = alive(book, range(4))
+        if at_work:
+            os.kill(chosen.choice(at_work), signal.SIGKILL)
+            killed += 1
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends and airflow.dag_run(book.dag_id, book.run_id)["state"] == "running":
+            time.sleep(1)
+
+    assert killed
+    unknown = sum(row["state"] == "UNKNOWN" for row in book.rows().values())
+    state = airflow.dag_run(book.dag_id, book.run_id)["state"]
+    assert state == ("failed" if unknown else "success"), airflow.describe_run(book.dag_id, book.run_id)
+    book.check_agreement()
+    assert max(summary["unknown"] for summary in book.summaries(4) if summary) == unknown
+    assert traces(airflow, [PERSONAL]) == []
+
+
+def alive(book: Book, shards: range) -> list[int]:
+    """
+    The processes of shards that are in a worker just now.
+    """
+    found = []
+    for shard in shards:
+        try:
+            found.append(book.process(shard, timeout=0.1))
+        except (AssertionError, TimeoutError):
+            continue
+    return [pid for pid in found if sessions.alive(pid)]

@@ -1,0 +1,269 @@
+"""
+Every Airflow fence of the documents runs as it stands on a real Airflow. All runs are under way together.
+"""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from attrs import frozen
+
+from tests.fences import Page, bash, placed
+from tests.rig import connection
+from tl_orchestration.sandbox.settings import SANDBOX_JWT
+
+if TYPE_CHECKING:
+    from dev.airflow_rig import AirflowRig
+    from tests.rig import Oracle
+
+pytestmark = pytest.mark.timeout(300)
+
+TUTORIAL = Page("tutorial.md")
+ONE_STEP = Page("how-to/run-a-step-in-airflow.md")
+MANY_STEPS = Page("how-to/run-many-steps-in-airflow.md")
+RESULTS = Page("how-to/keep-results-out-of-airflow.md")
+LINKS = Page("how-to/interactive-executions.md")
+UNKNOWN = Page("how-to/unknown-start.md")
+AIRFLOW = Page("reference/airflow.md")
+
+VENDOR = "https://api.transactionlink.io"
+EMAIL = "ada@example.com"
+ADOPTED = "e3c23802-537d-4aa4-89f1-397c120f5565"
+LOST_RUN = "manual__2026-11-21T09:00:00+00:00"
+
+
+@frozen
+class Example:
+    """
+    Python fences of a page that make one DAG together.
+
+    Args:
+        fences: Their numbers.
+        dag_id: Where they are a whole DAG file, the DAG's id; else they are the body of a DAG.
+        given: What the page takes for granted: the reader's own functions, a storage.
+    """
+
+    page: Page
+    fences: tuple[int, ...]
+    dag_id: str = ""
+    given: str = ""
+
+    def source(self, dag_id: str) -> str:
+        """
+        A DAG file.
+        """
+        text = "\n".join(self.page.fence("python", number) for number in self.fences)
+        if self.dag_id:
+            return f"{self.given}\n{text}"
+        head = f"import airflow.sdk\n\nwith airflow.sdk.DAG({dag_id!r}, schedule=None):\n"
+        return f"{self.given}\n{head}{textwrap.indent(text, '    ')}"
+
+
+#: A folder stands for the bucket.
+BUCKET = """
+from airflow.sdk.io import attach
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+attach("s3", conn_id="aws_kyc", fs=DirFileSystem(path="FOLDER", fs=LocalFileSystem(auto_mkdir=True)))
+"""
+MAIL = """
+from pathlib import Path
+
+def applicant_of(run_id):
+    return "applicant of a run"
+
+def send_mail(to, text):
+    Path("FOLDER", "mail").write_text(to + ": " + text)
+"""
+EXAMPLES = {
+    "tutorial": Example(TUTORIAL, (0,), "my_first_check"),
+    "decorated": Example(ONE_STEP, (0, 1)),
+    "judged": Example(ONE_STEP, (0, 2)),
+    "waits_elsewhere": Example(ONE_STEP, (0, 3)),
+    "per_element": Example(ONE_STEP, (0, 4)),
+    "other_services": Example(ONE_STEP, (0, 5)),
+    "many": Example(MANY_STEPS, (0,), "kyc_of_new_applications"),
+    "stored": Example(RESULTS, (0, 1), given=BUCKET),
+    "link": Example(LINKS, (0,), given=MAIL),
+    "notified": Example(LINKS, (1,)),
+    "keyed": Example(AIRFLOW, (0,)),
+    "by_policy": Example(AIRFLOW, (1,)),
+    "cancels": Example(AIRFLOW, (2,)),
+}
+FORBIDDEN = """
+import airflow.sdk
+from airflow_provider.operators import TransactionlinkRunWorkflowOperator
+
+with airflow.sdk.DAG("forbidden", schedule=None):
+    TransactionlinkRunWorkflowOperator(
+        task_id="check", workflow_definition_id="kyc-approve", transactionlink_conn_id="kyc", result="s3://elsewhere/"
+    )
+"""
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """
+    Takes mail, and keeps what was sent.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), MailSession)
+        self.received: list[str] = []
+
+
+class MailSession(socketserver.StreamRequestHandler):
+    """
+    As much of SMTP as one message needs.
+    """
+
+    server: MailServer
+
+    def handle(self) -> None:
+        """One connection."""
+        self.wfile.write(b"220 ready\r\n")
+        for line in self.rfile:
+            match line[:4].upper():
+                case b"QUIT":
+                    self.wfile.write(b"221 bye\r\n")
+                    return
+                case b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    self.server.received.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+            self.wfile.write(b"250 OK\r\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples write."""
+    return tmp_path_factory.mktemp("fences")
+
+
+@pytest.fixture(scope="module")
+def mails() -> Iterator[MailServer]:
+    """A mail server."""
+    with MailServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def prepared(airflow: AirflowRig, oracle: Oracle, folder: Path, mails: MailServer) -> None:
+    """The connections and the pool that the pages speak of, by their own commands where they have some."""
+    kyc = json.loads(connection(oracle, extra=json.loads(RESULTS.fence("json", 1))))
+    kyc["extra"] |= {"ledger_url": f"sqlite:///{folder}/ledger.db"}
+    mail = {"conn_type": "smtp", "host": "127.0.0.1", "port": mails.server_address[1]}
+    mail["extra"] = {"disable_ssl": True, "disable_tls": True, "from_email": "kyc@example.com"}
+    for name, fields in {"kyc": kyc, "smtp_default": mail}.items():
+        body = fields | {"connection_id": name, "extra": json.dumps(fields["extra"])}
+        airflow.request("POST", "connections", json=body)
+    for definition in ("…", "wf_…"):
+        oracle.define(definition, like="kyc-approve")
+    doctor = placed(TUTORIAL.fence("bash", 4), {VENDOR: oracle.url})
+    scripts = [doctor, ONE_STEP.fence("bash"), MANY_STEPS.fence("bash")]
+    env = airflow.environment() | {"YOUR_TOKEN": SANDBOX_JWT}
+    with ThreadPoolExecutor(len(scripts)) as pool:
+        list(pool.map(lambda script: bash(script, folder, env), scripts))
+
+
+@pytest.fixture(scope="module")
+def runs(airflow: AirflowRig, oracle: Oracle, folder: Path, mails: MailServer, prepared: None) -> dict[str, str]:
+    """A run of each example, and those who act while they wait: a person, and the end of what is slow."""
+    for name, example in EXAMPLES.items():
+        airflow.write_dag(f"fence_{name}", example.source(name).replace("FOLDER", str(folder)))
+    airflow.write_dag("fence_forbidden", FORBIDDEN)
+    before = set(oracle.started("kyc-review"))
+    conf = {"application": "application-7", "email": EMAIL}
+    runs = {}
+    for name, example in [*EXAMPLES.items(), ("forbidden", None)]:
+        dag_id = (example and example.dag_id) or name
+        airflow.wait_for_dag(dag_id, timeout=90)
+        runs[name] = airflow.trigger(dag_id, conf)
+
+    airflow.wait_for_task("waits_elsewhere", runs["waits_elsewhere"], "start", {"success"}, 120)
+    oracle.end(airflow.xcom("waits_elsewhere", runs["waits_elsewhere"], "start")["execution_id"])
+    airflow.wait_for(lambda: (folder / "mail").exists() and mails.received or None, "both mails", 120)
+    for execution_id in set(oracle.started("kyc-review")) - before:
+        oracle.end(execution_id)
+    return runs
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(airflow: AirflowRig, runs: dict[str, str], name: str) -> None:
+    """Each DAG that the pages show ends well."""
+    assert airflow.wait_for_run(EXAMPLES[name].dag_id or name, runs[name], timeout=120) == "success"
+
+
+def test_returned_value_is_as_shown(airflow: AirflowRig, runs: dict[str, str]) -> None:
+    """XCom has the members that the pages show, of the same kinds."""
+
+    def kinds(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: kinds(one) for name, one in value.items()}
+        return type(value)
+
+    assert airflow.wait_for_run("my_first_check", runs["tutorial"], timeout=120) == "success"
+    assert airflow.wait_for_run("stored", runs["stored"], timeout=120) == "success"
+    plain = airflow.xcom("my_first_check", runs["tutorial"], "check_customer")
+    stored = airflow.xcom("stored", runs["stored"], "check")
+    assert kinds(plain) == kinds(json.loads(AIRFLOW.fence("json")))
+    assert kinds(stored) == kinds(json.loads(RESULTS.fence("json", 0)))
+    assert airflow.xcom("my_first_check", runs["tutorial"], "open_account").startswith("account opened: approve in ")
+
+
+def test_links_are_mailed(
+    airflow: AirflowRig, oracle: Oracle, runs: dict[str, str], folder: Path, mails: MailServer
+) -> None:
+    """The callable and Airflow's own notifier have sent the link of the hosted page."""
+    assert (folder / "mail").read_text().startswith(f"applicant of a run: Please go on here: {oracle.url}/")
+    (mail,) = mails.received
+    assert f"To: {EMAIL}" in mail
+
+
+def test_other_connections_are_added(airflow: AirflowRig, prepared: None) -> None:
+    """The commands have made connections of the type, and the pool that counts what is deferred."""
+    found = {
+        name: airflow.request("GET", f"connections/{name}") for name in ("transactionlink_default", "legacy", "b3os")
+    }
+    assert {one["conn_type"] for one in found.values()} == {"transactionlink"}
+    services = [json.loads(found[name]["extra"])["service"] for name in ("legacy", "b3os")]
+    assert services == ["transactionlink-legacy", "b3os"]
+    assert airflow.request("GET", "pools/kyc")["include_deferred"] is True
+
+
+def test_connection_forbids(airflow: AirflowRig, runs: dict[str, str]) -> None:
+    """The connection with the extra that the page shows refuses another storage."""
+    assert airflow.wait_for_run("forbidden", runs["forbidden"], timeout=120) == "failed"
+    allowed = json.loads(RESULTS.fence("json", 1))["result_uri_prefixes"]
+    assert f"allows results only below {allowed}" in airflow.task_log("forbidden", runs["forbidden"], "check")
+
+
+def test_verdict_about_a_step(airflow: AirflowRig, oracle: Oracle, folder: Path) -> None:
+    """A person looks at a step whose start was lost, and adopts an execution."""
+    definition = oracle.define("fence-lost", like="kyc-approve")
+    oracle.fault(on="start", definition=definition, kind="lose")
+    airflow.wait_for_dag("kyc_onboarding")
+    airflow.trigger("kyc_onboarding", {"workflow_definition_id": definition}, LOST_RUN)
+    assert airflow.wait_for_run("kyc_onboarding", LOST_RUN, timeout=120) == "failed"
+
+    places = {
+        "airflow+https://airflow.example.com": f"airflow+{airflow.base_url}",
+        "AIRFLOW_API_TOKEN=…": f"AIRFLOW_API_TOKEN={airflow.request('GET', 'token', root='/auth')['access_token']}",
+    }
+    said = bash(placed(UNKNOWN.fence("bash", 3), places), folder)
+
+    assert "UNKNOWN" in said
+    assert ADOPTED in said
