@@ -74,11 +74,13 @@ class TransactionlinkBatchTrigger(BaseTrigger):
         Called when Airflow no longer wants this trigger, which is not always somebody's decision; see
         :meth:`airflow_provider.triggers.TransactionlinkExecutionTrigger.on_kill`.
         """
+        if self.cancel_on_kill:
+            await triggers.to_its_end(self._end())
+
+    async def _end(self) -> None:
         from airflow_provider import decisions
         from tl_orchestration.errors import TransactionlinkError
 
-        if not self.cancel_on_kill:
-            return
         if not await decisions.deferred_task_was_ended(self.task_instance, durable=True):
             return
         try:

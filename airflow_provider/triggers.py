@@ -6,6 +6,7 @@ when somebody has ended the deferred task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -13,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider import versions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from airflow_provider.events import WaitEvent
     from tl_orchestration import AsyncClient, Execution, Handle, Patience
@@ -24,6 +25,17 @@ _CREDENTIAL_PAUSE = 15.0
 _CREDENTIAL_BUDGET = 900.0
 #: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
 CANCEL_BUDGET = 25.0
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """
+    Await what a trigger does when it is told to stop. Airflow cancels it again and again meanwhile, about once a
+    second.
+    """
+    from tl_orchestration.finishing import CancelledLate, finished
+
+    with contextlib.suppress(CancelledLate):
+        await finished(asyncio.ensure_future(work))
 
 
 class Forbearance:
@@ -142,11 +154,13 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         Called when Airflow no longer wants this trigger, which is not always somebody's decision: up to 3.3 also when
         another triggerer has taken it over. So the state of the task decides; without an answer, nothing is cancelled.
         """
+        if self.cancel_on_kill and self.owned:
+            await to_its_end(self._end())
+
+    async def _end(self) -> None:
         from airflow_provider import decisions, shared_clients
         from tl_orchestration.errors import TransactionlinkError
 
-        if not (self.cancel_on_kill and self.owned):
-            return
         if not await decisions.deferred_task_was_ended(self.task_instance, durable=self.durable):
             return
         try:

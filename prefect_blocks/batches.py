@@ -403,12 +403,24 @@ def _wait(
     futures: Sequence[PrefectFuture[dict[str, Any]]], tell: Callable[[], None], until: float | None = None
 ) -> None:
     for future in futures:
-        ended = threading.Event()
-        future.add_done_callback(lambda _, ended=ended: ended.set())  # asks no server, as the future's state would
+        ended = _end_of(future)
         while not ended.wait(_PACE if until is None else max(0.0, until - time.monotonic())):
             if until is not None:
                 return
             tell()
+
+
+def _end_of(future: PrefectFuture[dict[str, Any]]) -> threading.Event:
+    """
+    Set once the task has ended. No server is asked, as the future's state would.
+    """
+    ended = threading.Event()
+
+    def set_it(_: Any) -> None:
+        ended.set()
+
+    future.add_done_callback(set_it)
+    return ended
 
 
 def _cancel(order: BatchOrder, shards: int) -> int:

@@ -4,22 +4,27 @@ The fences of the documents, as a reader copies them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PROJECT = Path(__file__).parents[1]
 DOCS = PROJECT / "docs"
+_PRELUDE = "pip() { :; }\n"
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -82,15 +87,49 @@ def bash(script: str, folder: Path, env: Mapping[str, str] | None = None) -> str
         What they printed to standard output.
     """
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f"pip() {{ :; }}\n{script}"],
+        ["bash", "-euo", "pipefail", "-c", f"{_PRELUDE}{script}"],
         cwd=folder,
         env=environment() | dict(env or {}),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+@contextlib.contextmanager
+def running(script: str, folder: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """
+    Commands that go on until somebody acts, or until Ctrl-C, which comes at the end.
+    """
+    process = subprocess.Popen(
+        ["bash", "-euc", f"{_PRELUDE}{script}"],
+        cwd=folder,
+        env=environment() | dict(env or {}),
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def until_it_answers(url: str) -> None:
+    """
+    Return when a server has come up.
+    """
+    ends = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(url, trust_env=False)
+            return
+        assert time.monotonic() < ends, f"nobody answers at {url}"
+        time.sleep(0.05)
 
 
 def environment() -> dict[str, str]:

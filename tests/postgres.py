@@ -74,6 +74,16 @@ class Postgres:
         with psycopg.connect(host=str(self._folder), user=_OWNER, dbname=database, autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def role_url(self, database: str, name: str, grants: str) -> str:
+        """
+        The URL of a database for a role that gets these rights there. Other tests may know a role of this name.
+        """
+        with contextlib.suppress(psycopg.errors.DuplicateObject):
+            self.execute(f"CREATE ROLE {name} LOGIN")
+        self.execute(f"ALTER ROLE {name} PASSWORD 'its-password'")
+        self.execute(grants, database=database)
+        return self.url(database, user=name, password="its-password")
+
     def empty_database(self) -> str:
         """
         The name of a new database without tables.

@@ -6,14 +6,8 @@ cannot know, such as a port or a token, is all that is replaced.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +18,7 @@ import psycopg
 import pytest
 
 from dev.services import free_port
-from tests.fences import PROJECT, Page, bash, counted, environment, placed
+from tests.fences import PROJECT, Page, bash, counted, placed, running, until_it_answers
 from tests.postgres import Postgres
 from tests.remote import TOKEN, Remote
 from tl_orchestration import Client, OrganizationToken, RunRequest
@@ -32,9 +26,8 @@ from tl_orchestration.errors import StartOutcomeUnknown
 from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.services.transactionlink import Transactionlink
 
-#: Whoever adds a fence adds its test: here; in ``test_airflow_fences.py`` those that need Airflow; in
-#: ``tests/wire/prefect_blocks/test_fences.py`` those that need Prefect; or where the line says. An unnamed language is
-#: a drawing.
+#: Whoever adds a fence adds its test: here, in ``test_airflow_fences.py`` or in ``test_webhooks_fences.py``;
+#: for Prefect in ``tests/wire/prefect_blocks/test_fences.py``; or where the line says. Without a language: a drawing.
 FENCES = {
     "how-to/interactive-executions.md": {"python": 3},
     "how-to/keep-results-out-of-airflow.md": {"python": 2, "json": 2},
@@ -44,15 +37,15 @@ FENCES = {
     "how-to/test-your-own-dags.md": {"python": 5},  # test_how_to_test.py
     "how-to/unknown-start.md": {"bash": 6, "python": 1},
     "how-to/wait-for-thousands.md": {"python": 1},
-    "how-to/wait-without-a-worker-in-prefect.md": {"python": 1, "shell": 1},
+    "how-to/wait-without-a-worker-in-prefect.md": {"python": 1, "bash": 2},
     "how-to/wake-prefect-with-webhooks.md": {"": 1, "bash": 1, "python": 1},
     # nginx does not run: no environment has it.
-    "how-to/webhooks.md": {"": 1, "bash": 6, "sql": 1, "nginx": 1, "python": 2, "ini": 2, "toml": 1},
+    "how-to/webhooks.md": {"": 1, "bash": 8, "sql": 1, "nginx": 1, "python": 2, "ini": 2, "toml": 1},
     "reference/airflow.md": {"python": 3, "json": 1},
     "reference/cli.md": {"bash": 3, "text": 1},
     "reference/ledger.md": {"python": 1, "bash": 1, "sql": 1},
     "reference/services.md": {"python": 1},
-    "tutorial.md": {"bash": 5, "python": 2},
+    "tutorial.md": {"bash": 6, "python": 2},
 }
 
 TUTORIAL = Page("tutorial.md")
@@ -62,6 +55,7 @@ CLI = Page("reference/cli.md")
 LEDGER = Page("reference/ledger.md")
 
 SANDBOX = "http://127.0.0.1:8321"
+VENDOR = "https://api.transactionlink.io"
 KEY = "onboarding-4711"
 ADOPTED = "e3c23802-537d-4aa4-89f1-397c120f5565"
 
@@ -164,20 +158,6 @@ def variables(remote: Remote, ledger_url: str | None = None) -> dict[str, str]:
     return {"TRANSACTIONLINK_BASE_URL": remote.url, "TRANSACTIONLINK_TOKEN": TOKEN} | ledger
 
 
-@contextmanager
-def running(script: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command that goes on until it is told to stop, or until somebody acts."""
-    process = subprocess.Popen(
-        ["bash", "-euc", script], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, process_group=0
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=20)
-
-
 def test_person_decides(remote: Remote, tmp_path: Path) -> None:
     """The tutorial's command prints the link of the hosted page, and ends when a person has approved there."""
     (tmp_path / ".venvs").mkdir()
@@ -192,6 +172,12 @@ def test_person_decides(remote: Remote, tmp_path: Path) -> None:
         assert command.wait(20) == 0
 
 
+def test_doctor_of_the_real_service(remote: Remote, tmp_path: Path) -> None:
+    """The last command of the tutorial finds nothing wrong."""
+    said = bash(placed(TUTORIAL.fence("bash", 5), {VENDOR: remote.url}), tmp_path, {"YOUR_TOKEN": TOKEN})
+    assert "credential" in said
+
+
 def test_first_look(tmp_path: Path) -> None:
     """Sandbox, doctor and a first run, and the answer looks as the page shows it."""
     port = free_port()
@@ -203,29 +189,9 @@ def test_first_look(tmp_path: Path) -> None:
     assert "fail" not in said
 
 
-def until_it_answers(url: str) -> None:
-    """Return when a server has come up."""
-    ends = time.monotonic() + 20
-    while True:
-        with suppress(httpx.TransportError):
-            httpx.get(url, trust_env=False)
-            return
-        assert time.monotonic() < ends, f"nobody answers at {url}"
-        time.sleep(0.05)
-
-
 def shape(text: str) -> str:
     """The text with ids and moments made equal."""
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:+.]+|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\br\d+\b", "…", text)
-
-
-def role(postgres: Postgres, database: str, name: str, grants: str) -> str:
-    """URL of a database for a role with these rights. Other tests may know a role of this name."""
-    with suppress(psycopg.errors.DuplicateObject):
-        postgres.execute(f"CREATE ROLE {name} LOGIN")
-    postgres.execute(f"ALTER ROLE {name} PASSWORD 'runs'")
-    postgres.execute(grants, database=database)
-    return postgres.url(database, user=name, password="runs")
 
 
 @pytest.fixture
@@ -233,9 +199,9 @@ def lost(remote: Remote, postgres: Postgres) -> str:
     """URL of a ledger in which the fate of one start is unknown."""
     url = postgres.ready_database()
     remote.order("start", "lose")
-    with Client(OrganizationToken(TOKEN), base_url=remote.url, ledger=SqlLedger(url)) as client:
-        with pytest.raises(StartOutcomeUnknown):
-            client.run(RunRequest("kyc-approve"), key=KEY)
+    client = Client(OrganizationToken(TOKEN), base_url=remote.url, ledger=SqlLedger(url))
+    with client, pytest.raises(StartOutcomeUnknown):
+        client.run(RunRequest("kyc-approve"), key=KEY)
     return url
 
 
@@ -273,10 +239,9 @@ def test_tables_and_rights(remote: Remote, postgres: Postgres, tmp_path: Path) -
     database = postgres.empty_database()
     owner = postgres.url(database)
     bash(placed(LEDGER.fence("bash"), {"postgresql+psycopg://owner@host/database": f"'{owner}'"}), tmp_path)
-    runner = role(postgres, database, "runner", LEDGER.fence("sql"))
+    runner = postgres.role_url(database, "runner", LEDGER.fence("sql"))
     with Client(OrganizationToken(TOKEN), base_url=remote.url, ledger=SqlLedger(runner)) as client:
         execution = client.run(RunRequest("kyc-approve"), key=KEY)
         assert client.wait(execution).status.value == "SUCCEEDED"
-    with psycopg.connect(runner.replace("+psycopg", "")) as connection:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("UPDATE tl_ledger_trail SET actor = 'nobody'")
+    with psycopg.connect(runner.replace("+psycopg", "")) as trail, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        trail.execute("UPDATE tl_ledger_trail SET actor = 'nobody'")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, Select, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.batch.policy import Limits
@@ -99,8 +99,7 @@ class Shares:
         """
         with self._database.writing() as connection:
             self._lock(connection)
-            used = self._running(connection) + self._reserved(connection, now)
-            room = self._read(connection).in_flight - used
+            room = self._read(connection).in_flight - self._used(connection, now)
             if most is not None:
                 room = min(room, most - self._begun(connection, campaign, now))
             granted = max(0, min(wanted, room))
@@ -117,7 +116,7 @@ class Shares:
         Executions in flight and granted starts, and how many there may be.
         """
         with self._database.reading() as connection:
-            return self._running(connection) + self._reserved(connection, now), self._read(connection).in_flight
+            return self._used(connection, now), self._read(connection).in_flight
 
     def begun(self, campaign: int, now: float) -> int:
         """
@@ -180,8 +179,10 @@ class Shares:
             )
         return taken.rowcount == 1
 
-    def _running(self, connection: Connection) -> int:
-        query = (
+    # What is reserved becomes running, or begun, while others count: only one statement sees each row once.
+
+    def _used(self, connection: Connection, now: float) -> int:
+        running = (
             select(func.count())
             .select_from(rows.join(campaigns, rows.c.campaign == campaigns.c.id))
             .where(
@@ -190,24 +191,24 @@ class Shares:
                 rows.c.state == RowState.STARTED.value,
             )
         )
-        return connection.scalar(query) or 0
+        return self._sum(connection, running, self._reserved(now))
 
-    def _reserved(self, connection: Connection, now: float, campaign: int | None = None) -> int:
-        query = select(func.coalesce(func.sum(workers.c.reserved), 0)).where(
+    def _begun(self, connection: Connection, campaign: int, now: float) -> int:
+        never = [RowState.PENDING.value, RowState.INVALID.value]
+        begun = select(func.count()).where(
+            rows.c.campaign == campaign, or_(~rows.c.state.in_(never), rows.c.attempt > 1)
+        )
+        return self._sum(connection, begun, self._reserved(now).where(workers.c.campaign == campaign))
+
+    def _reserved(self, now: float) -> Select[Any]:
+        return select(func.coalesce(func.sum(workers.c.reserved), 0)).where(
             workers.c.namespace == self._namespace,
             workers.c.quota == self._name,
             workers.c.seen_at > now - self._lease,
         )
-        if campaign is not None:
-            query = query.where(workers.c.campaign == campaign)
-        return connection.scalar(query) or 0
 
-    def _begun(self, connection: Connection, campaign: int, now: float) -> int:
-        never = [RowState.PENDING.value, RowState.INVALID.value]
-        begun = connection.scalar(
-            select(func.count()).where(rows.c.campaign == campaign, or_(~rows.c.state.in_(never), rows.c.attempt > 1))
-        )
-        return (begun or 0) + self._reserved(connection, now, campaign)
+    def _sum(self, connection: Connection, one: Select[Any], other: Select[Any]) -> int:
+        return int(connection.scalar(select(one.scalar_subquery() + other.scalar_subquery())) or 0)
 
     def _lock(self, connection: Connection) -> None:
         connection.execute(update(quotas).where(self._here()).values(failures=quotas.c.failures))

@@ -32,12 +32,12 @@ def shards(count: int, **arguments: Any) -> None:
 
 @dag(schedule=None)
 def book_in_two_shards() -> None:
-    shards(2, in_flight=8, requests_per_second=20, retries=3)
+    shards(2, in_flight=60, requests_per_second=40, retries=3)
 
 
 @dag(schedule=None)
-def book_in_workers() -> None:
-    shards(2, in_flight=8, deferrable=False, retries=3)
+def book_in_a_worker() -> None:
+    shards(1, deferrable=False, retries=3)
 
 
 @dag(schedule=None)
@@ -46,5 +46,5 @@ def book_in_four_shards() -> None:
 
 
 book_in_two_shards()
-book_in_workers()
+book_in_a_worker()
 book_in_four_shards()

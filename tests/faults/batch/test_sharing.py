@@ -10,9 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
+from tests.postgres import Postgres
 from tests.wire.batch.campaigns import Scene, records, write
 from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares
+from tl_orchestration.batch.rows import Rows, Update
+from tl_orchestration.database.engine import Database
 
 SOAK = bool(os.environ.get("SOAK"))
 
@@ -62,6 +66,32 @@ def test_two_batches_stay_under_one_limit_in_flight(either: Scene) -> None:
         outcomes = {summary.outcome for summary in threads.map(lambda batch: batch.run(at_cap="return"), batches)}
     assert outcomes <= {BatchOutcome.AT_CAP}
     assert len(either.remote.starts()) == 7
+
+
+def test_a_start_that_is_recorded_while_others_count_is_counted_once(scene: Scene, postgres: Postgres) -> None:
+    """No moment between a reservation and its row lets somebody else start one more than the limit."""
+    here = Scene(scene.remote, postgres.ready_database(), scene.folder)
+    batch = here.batch(here.book(write(here.folder / "in.jsonl", records(3))), limits=Limits(in_flight=1))
+    batch.load()
+    database = Database(here.store)
+    quota = shares.Shares(database, here.client().ledger.namespace, "default", 60.0)  # type: ignore[union-attr]
+    quota.agree(Limits(in_flight=1), None)
+    rows, other = Rows(database, 1, "one", 60.0), Rows(database, 1, "other", 60.0)
+    for worker in (rows, other):
+        worker.enter(here.client().ledger.namespace, "default", time.time())  # type: ignore[union-attr]
+    assert quota.grant(1, "one", 1, time.time(), most=1) == 1
+    counted: list[str] = []
+
+    def recorded(*arguments: Any) -> None:
+        """After the first count of a grant, the start of the other worker goes on record."""
+        if "count(" in arguments[2] and not counted:
+            counted.append(arguments[2])
+            started = Update(key="c00000", attempt=1, state=RowState.STARTED, values={"execution_id": "e1"})
+            Rows(Database(here.store), 1, "one", 60.0).record([started], unreserved=1)
+
+    event.listen(database._engine, "after_cursor_execute", recorded)
+    assert quota.grant(1, "other", 1, time.time()) == 0
+    assert counted
 
 
 def test_two_workers_of_one_campaign_start_every_row_once(either: Scene) -> None:

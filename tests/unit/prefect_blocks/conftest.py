@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from prefect.events.clients import NullEventsClient
-from prefect.events.worker import EventsWorker
+from prefect.events import worker
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -26,11 +25,11 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def prefect_server() -> Iterator[PrefectServer]:
+def prefect_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
     """
     A server that knows the flow runs which the test tells it, and takes no events.
     """
-    EventsWorker.set_client_override(NullEventsClient)
+    for kind in ("running", "ephemeral"):
+        monkeypatch.setattr(worker, f"should_emit_events_to_{kind}_server", lambda: False)
     with PrefectServer() as server, temporary_settings({PREFECT_API_URL: server.url}):
         yield server
-    EventsWorker.set_client_override(None)

@@ -271,6 +271,7 @@ def test_campaign_that_somebody_cancelled_ends_as_cancelled(book: Book) -> None:
         batch.load()
         batch.run(at_cap="return")
         in_loop(batch.cancel)
+        batch.run()
     state = book.run()
     assert (state.is_cancelled(), state.name) == (True, "Cancelled")
     assert "2 CANCELLED, 4 PENDING. Somebody has cancelled it" in state.message

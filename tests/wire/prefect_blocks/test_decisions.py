@@ -63,8 +63,12 @@ def test_person_decides_and_runner_does_not(state: Callable[[], State[Any] | Non
             if process:
                 client.update_flow_run(run.id, infrastructure_pid="host:1")
 
-            act(client, client.read_flow_run(run.id))
+            before = client.read_flow_run(run.id)
 
-            assert decisions.somebody_decided(run.id) is decided, [
-                state.name for state in client.read_flow_run_states(run.id)
-            ]
+            act(client, before)
+
+            reached = client.read_flow_run(run.id).state
+            # Prefect 3.6.17 does not take the cancel of what is paused in its process.
+            taken = reached is not None and (reached.is_cancelling() or reached.is_cancelled())
+            assert decisions.somebody_decided(run.id) is (decided and taken)
+            assert taken or (before.state is not None and before.state.name == "Paused")

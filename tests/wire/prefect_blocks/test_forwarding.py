@@ -222,6 +222,13 @@ class TestWaking:
         bench.turn()
         until(lambda: all(len(bench.wakes(run)) == 1 for run in runs))
 
+    def test_more_than_one_answer_holds(self, bench: Bench) -> None:
+        """However many wait for the same execution, each is found: Prefect gives its events by portions."""
+        one, runs = new_id(), {uuid4() for _ in range(waking.PORTION + 5)}
+        for run in runs:
+            suspending.announce(bench.client, run, [one])
+        until(lambda: waking.who_waits(bench.client, [one])[one] == runs)
+
     def test_ended_is_left(self, bench: Bench) -> None:
         """A flow run that has ended is not touched."""
         one = new_id()
