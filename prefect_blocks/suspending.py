@@ -237,9 +237,7 @@ class Suspension:
         ends = [end for run in unended for end in (run.handle.deadline, run.handle.expires_at) if end is not None]
         left = min(ends, default=math.inf) - time.time()
         if left <= span.total_seconds() + _AWAKE:
-            self.say(
-                "This flow run keeps its process now: a deadline or an expiry comes before the timer."
-            )
+            self.say("This flow run keeps its process now: a deadline or an expiry comes before the timer.")
             return max(SLICE, left + _MOMENT)
         return None
 

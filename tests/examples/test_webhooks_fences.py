@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import sys
@@ -19,8 +20,12 @@ from tests.fences import PROJECT, Page, bash, placed, running, until_it_answers
 from tests.postgres import Postgres
 from tests.remote import TOKEN, Remote
 from tests.webhooks import BODY, ID, KEY, KID, pem_of, token
+from tests.wire.webhooks.conftest import serving
 from tl_orchestration import Client, OrganizationToken, RunRequest
 from tl_orchestration.services.transactionlink import Transactionlink
+from tl_orchestration.webhooks.inbox import Inbox
+from tl_orchestration.webhooks.keys import FetchedKeys
+from tl_orchestration.webhooks.public_key import KeyServer
 
 WEBHOOKS = Page("how-to/webhooks.md")
 SANDBOX, RECEIVER = "http://127.0.0.1:8321", "http://127.0.0.1:8322"
@@ -67,16 +72,19 @@ def test_pinned_keys(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_waits_listen(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits end with an inbox beside them."""
+    """The waits end by what the receiver writes into the inbox: without it, they would poll after minutes."""
     monkeypatch.setattr(Transactionlink, "default_base_url", remote.url)
     names: dict[str, object] = {"__name__": "fence"}
     exec(compile(WEBHOOKS.fence("python", 0), "fence", "exec"), names)  # noqa: S102 -- our own page
-    inbox = f"sqlite:///{tmp_path}/inbox.db"
-    with Client(OrganizationToken(TOKEN)) as client:
-        ids = [client.run(RunRequest("kyc-approve")).id for _ in range(2)]
     wait_for = names["wait_for"]
     assert callable(wait_for)
-    found = asyncio.run(wait_for(TOKEN, ids, inbox))
+    url = f"sqlite:///{tmp_path}/inbox.db"
+    keys = FetchedKeys(KeyServer(remote.url).fetch)
+    with contextlib.closing(Inbox(url)) as inbox, serving(inbox, keys) as receiver:
+        remote.deliver_to({"url": f"{receiver}/webhooks/transactionlink"})
+        with Client(OrganizationToken(TOKEN)) as client:
+            ids = [client.run(RunRequest("kyc-approve")).id for _ in range(2)]
+        found = asyncio.run(wait_for(TOKEN, ids, url))
     assert [(one.id, one.status.value) for one in found] == [(one, "SUCCEEDED") for one in ids]
 
 
