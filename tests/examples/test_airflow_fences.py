@@ -85,24 +85,24 @@ def send_mail(to, text):
 #: By the DAG's id.
 EXAMPLES = {
     "my_first_check": Example(TUTORIAL, (0,), whole=True),
-    "decorated": Example(ONE_STEP, (0, 1)),
-    "judged": Example(ONE_STEP, (0, 2)),
-    "waits_elsewhere": Example(ONE_STEP, (0, 3)),
-    "per_element": Example(ONE_STEP, (0, 4)),
-    "other_services": Example(ONE_STEP, (0, 5)),
+    "doc_decorated": Example(ONE_STEP, (0, 1)),
+    "doc_judged": Example(ONE_STEP, (0, 2)),
+    "doc_waits_elsewhere": Example(ONE_STEP, (0, 3)),
+    "doc_per_element": Example(ONE_STEP, (0, 4)),
+    "doc_other_services": Example(ONE_STEP, (0, 5)),
     "kyc_of_new_applications": Example(MANY_STEPS, (0,), whole=True),
-    "stored": Example(RESULTS, (0, 1), given=BUCKET),
-    "link": Example(LINKS, (0,), given=MAIL),
-    "notified": Example(LINKS, (1,)),
-    "keyed": Example(AIRFLOW, (0,)),
-    "by_policy": Example(AIRFLOW, (1,)),
-    "cancels": Example(AIRFLOW, (2,)),
+    "doc_stored": Example(RESULTS, (0, 1), given=BUCKET),
+    "doc_link": Example(LINKS, (0,), given=MAIL),
+    "doc_notified": Example(LINKS, (1,)),
+    "doc_keyed": Example(AIRFLOW, (0,)),
+    "doc_by_policy": Example(AIRFLOW, (1,)),
+    "doc_cancels": Example(AIRFLOW, (2,)),
 }
 FORBIDDEN = """
 import airflow.sdk
 from airflow_provider.operators import TransactionlinkRunWorkflowOperator
 
-with airflow.sdk.DAG("forbidden", schedule=None):
+with airflow.sdk.DAG("doc_forbidden", schedule=None):
     TransactionlinkRunWorkflowOperator(
         task_id="check", workflow_definition_id="kyc-approve", transactionlink_conn_id="kyc", result="s3://elsewhere/"
     )
@@ -186,25 +186,29 @@ def prepared(airflow: AirflowRig, oracle: Oracle, folder: Path, mails: MailServe
 
 
 @pytest.fixture(scope="module")
-def runs(airflow: AirflowRig, oracle: Oracle, folder: Path, mails: MailServer, prepared: None) -> dict[str, str]:
+def runs(
+    airflow: AirflowRig, oracle: Oracle, folder: Path, mails: MailServer, prepared: None
+) -> Iterator[dict[str, str]]:
     """A run of each DAG, and those who act while they wait: a person, and the end of what is slow."""
     for dag_id, example in EXAMPLES.items():
         airflow.write_dag(f"fence_{dag_id}", example.source(dag_id).replace("FOLDER", str(folder)))
-    airflow.write_dag("fence_forbidden", FORBIDDEN)
+    airflow.write_dag("fence_doc_forbidden", FORBIDDEN)
     before = set(oracle.started("kyc-review"))
     conf = {"application": "application-7", "email": EMAIL}
     body = {"logical_date": datetime.now(UTC).isoformat(), "conf": conf}  # as the page of Airflow triggers
     runs = {}
-    for dag_id in [*EXAMPLES, "forbidden"]:
+    for dag_id in [*EXAMPLES, "doc_forbidden"]:
         airflow.wait_for_dag(dag_id, timeout=90)
         runs[dag_id] = airflow.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
 
-    airflow.wait_for_task("waits_elsewhere", runs["waits_elsewhere"], "start", {"success"}, 120)
-    oracle.end(airflow.xcom("waits_elsewhere", runs["waits_elsewhere"], "start")["execution_id"])
+    airflow.wait_for_task("doc_waits_elsewhere", runs["doc_waits_elsewhere"], "start", {"success"}, 120)
+    oracle.end(airflow.xcom("doc_waits_elsewhere", runs["doc_waits_elsewhere"], "start")["execution_id"])
     airflow.wait_for(lambda: ((folder / "mail").exists() and mails.received) or None, "both mails", 120)
     for execution_id in set(oracle.started("kyc-review")) - before:
         oracle.end(execution_id)
-    return runs
+    yield runs
+    for file in airflow.dags_folder.glob("fence_*.py"):  # nobody needs them parsed again and again
+        file.unlink()
 
 
 @pytest.mark.parametrize("dag_id", EXAMPLES)
@@ -223,9 +227,9 @@ def test_returned_value_is_as_shown(airflow: AirflowRig, runs: dict[str, str]) -
         return type(value)
 
     assert airflow.wait_for_run("my_first_check", runs["my_first_check"], timeout=120) == "success"
-    assert airflow.wait_for_run("stored", runs["stored"], timeout=120) == "success"
+    assert airflow.wait_for_run("doc_stored", runs["doc_stored"], timeout=120) == "success"
     plain = airflow.xcom("my_first_check", runs["my_first_check"], "check_customer")
-    stored = airflow.xcom("stored", runs["stored"], "check")
+    stored = airflow.xcom("doc_stored", runs["doc_stored"], "check")
     assert kinds(plain) == kinds(json.loads(AIRFLOW.fence("json")))
     assert kinds(stored) == kinds(json.loads(RESULTS.fence("json", 0)))
     assert airflow.xcom("my_first_check", runs["my_first_check"], "open_account").startswith(
@@ -255,9 +259,9 @@ def test_other_connections_are_added(airflow: AirflowRig, prepared: None) -> Non
 
 def test_connection_forbids(airflow: AirflowRig, runs: dict[str, str]) -> None:
     """The connection with the extra that the page shows refuses another storage."""
-    assert airflow.wait_for_run("forbidden", runs["forbidden"], timeout=120) == "failed"
+    assert airflow.wait_for_run("doc_forbidden", runs["doc_forbidden"], timeout=120) == "failed"
     allowed = json.loads(RESULTS.fence("json", 1))["result_uri_prefixes"]
-    assert f"allows results only below {allowed}" in airflow.task_log("forbidden", runs["forbidden"], "check")
+    assert f"allows results only below {allowed}" in airflow.task_log("doc_forbidden", runs["doc_forbidden"], "check")
 
 
 def test_verdict_about_a_step(airflow: AirflowRig, oracle: Oracle, folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_pinned_keys(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_waits_listen(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits end by what the receiver writes into the inbox: without it, they would poll after minutes."""
+    """The waits end, beside a receiver that writes into their inbox."""
     monkeypatch.setattr(Transactionlink, "default_base_url", remote.url)
     names: dict[str, object] = {"__name__": "fence"}
     exec(compile(WEBHOOKS.fence("python", 0), "fence", "exec"), names)  # noqa: S102 -- our own page

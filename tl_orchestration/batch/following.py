@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: How often, and for how long, a result that cannot be read is asked for again, seconds.
 _PAUSE = 30.0
 _LONGEST = 900.0
+#: Cancels at once: as many as a client has connections by default, for who cancels may have seconds only.
+_CANCELS = 10
 
 
 @define(kw_only=True)
@@ -150,7 +152,7 @@ class Follower:
         Cancel the executions of rows, a few at once. Returns how many cancels the service has accepted; the others are
         logged.
         """
-        slots = asyncio.Semaphore(self._policy.starts_at_once)
+        slots = asyncio.Semaphore(_CANCELS)
 
         async def one(row: Row) -> bool:
             async with slots:

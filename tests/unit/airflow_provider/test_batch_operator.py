@@ -474,7 +474,7 @@ def test_a_trigger_that_crashed_is_made_up_for(world: World, monkeypatch: pytest
 def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
     """Its trigger cancels what the task has in flight; one that was only moved cancels nothing."""
     with pytest.raises(TaskDeferred) as deferred:
-        endless.task(3).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+        endless.task(12).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     _, arguments = deferred.value.trigger.serialize()
 
     async def stopped() -> None:
@@ -497,7 +497,7 @@ def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
         assert endless.remote.cancels() == []
     endless.state = "failed"
     asyncio.run(stopped())
-    assert len(endless.remote.cancels()) == 3
+    assert len(endless.remote.cancels()) == 12
 
 
 def test_a_rotated_token_does_not_end_the_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
