@@ -140,7 +140,7 @@ def test_a_process_killed_can_be_started_again(airflow: AirflowRig) -> None:
     assert sessions.members([before]) == []
     airflow.restart("dag-processor")
     assert airflow.pids["dag-processor"] != before
-    airflow.write_dag("again", GREET.replace("def greet", "def again").replace("\ngreet()", "\nagain()"))
+    airflow.write_dag("again", GREET.replace("def greet()", "def again()").replace("\ngreet()", "\nagain()"))
     airflow.wait_for_dag("again")
 
 

@@ -407,7 +407,7 @@ def test_rendered_parameters_of_mapped_steps_show_their_keys_only(
     airflow: AirflowRig, oracle: Oracle, begun: Begun
 ) -> None:
     """The same for ``partial`` and ``expand``."""
-    assert begun.ends() == "success"
+    assert begun.ends() == "success", airflow.describe_run("mapped", begun.run_id)
 
     hidden, many = {"documentNumber": "***", "firstName": "***"}, begun.run_id
     for index in (0, 1):

@@ -80,6 +80,10 @@ class World:
         states = {"run-1": {question.task_ids[0]: self.state}}
         return SimpleNamespace(task_states=states)
 
+    async def asend(self, question: Any) -> Any:
+        """The same where Airflow 3.1 asks, in the event loop."""
+        return self.send(question)
+
     def connect(self, extra: dict[str, Any] | None = None, **fields: Any) -> None:
         known = {"ledger_url": f"sqlite:///{self.store}"} if extra is None else extra
         connect(self._monkeypatch, self.remote.url, "transactionlink", known, **fields)
