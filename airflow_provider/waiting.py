@@ -100,9 +100,9 @@ def stoppable(client: Client, handle: Handle, context: Any, *, cancel: bool) -> 
     except WaitInterrupted:
         stopped(client, handle, context, cancel=cancel)
     except AirflowTaskTimeout:
-        # A deadline that the author set: somebody's decision, nothing to ask.
+        # A deadline that the author set: somebody's decision, nothing to ask Airflow.
         if cancel:
-            _cancel(client, handle)
+            _time_is_up(client, handle)
         raise
 
 
@@ -158,7 +158,7 @@ def _start_ran_out_of_time(client: Client, key: str, *, cancel: bool) -> None:
         handle = _running(client, key, entry)
         if handle is not None:
             if cancel:
-                _cancel(client, handle)
+                _time_is_up(client, handle)
             return
         if entry is None or entry.state is not State.INTENT or entry.preparing:
             log.warning("The time of the task was up before the start of step %s was sent.", key)
@@ -201,6 +201,20 @@ def stopped(client: Client, handle: Handle | None, context: Any, *, cancel: bool
         )
     outcome = _cancel(client, handle)
     raise TransactionlinkFailure(f"The task was stopped, and execution {handle.execution_id} {outcome}")
+
+
+def _time_is_up(client: Client, handle: Handle) -> None:
+    """
+    What any deadline does: one last poll, then the cancel; not of an execution whose status nobody here knows.
+    """
+    try:
+        execution = client.wait(evolve(handle, deadline=time.time()), patience=Patience(cancel_on_timeout=True))
+    except WaitTimeout as error:
+        log.warning("%s", error)
+    except TransactionlinkError as error:
+        log.error("%s To end it: tl cancel %s", error, handle.execution_id)
+    else:
+        log.warning("Execution %s has ended as %s just now.", handle.execution_id, execution.status.name)
 
 
 def _cancel(client: Client, handle: Handle) -> str:
