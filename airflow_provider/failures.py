@@ -43,7 +43,9 @@ class TransactionlinkRetry(AirflowException):
 
 
 @contextlib.contextmanager
-def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: bool = False) -> Iterator[None]:
+def reported(
+    *, retry_endings: bool = False, under_way: bool = False, keyed: bool = False, proven: bool = True
+) -> Iterator[None]:
     """
     Raise the core's errors as one of the two above, with their sentence as the message. A refused credential ends a
     start at once; an execution that runs may outlive it, so a retry comes back to that one.
@@ -54,6 +56,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
         under_way: An execution is being waited for. A connection that cannot be read is then a reason to come back:
             Airflow says that it does not exist also when its secrets backend is away.
         keyed: The step is in a SQL ledger, where ``tl ledger`` can be told what became of a start.
+        proven: Whether the credential counts as having worked, if the execution is known.
     """
     from tl_orchestration.errors import (
         AuthenticationError,
@@ -74,7 +77,7 @@ def reported(*, retry_endings: bool = False, under_way: bool = False, keyed: boo
             error.retryable
             or (retry_endings and isinstance(error, endings))
             or (under_way and isinstance(error, InvalidSettings))
-            or (isinstance(error, AuthenticationError) and error.execution_id is not None)
+            or (isinstance(error, AuthenticationError) and error.execution_id is not None and proven)
         )
         message = str(error)
         if isinstance(error, StartOutcomeUnknown) and not keyed:

@@ -43,6 +43,9 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
     template_fields: Sequence[str] = ("execution_id", "transactionlink_conn_id", "result")
     ui_color = "#eef3ff"
 
+    #: Whether this process has had an answer about the execution.
+    _answered = False
+
     def __init__(
         self,
         *,
@@ -98,15 +101,18 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
-        One poll. A failure that may pass is no answer: the next poke asks again, until the sensor's timeout.
+        One poll. A failure that may pass is no answer: the next poke asks again, until the sensor's timeout. What is
+        wrong with connection or token at the first poke will not pass.
         """
         from airflow_provider.failures import TransactionlinkRetry
 
+        again = self._answered or (self.reschedule and context["ti"].get_first_reschedule_date(context) is not None)
         try:
-            returned = self._polled(self.execution_id)
+            returned = self._polled(self.execution_id, under_way=again)
         except TransactionlinkRetry as error:
             self.log.warning("A poll failed and is tried again: %s", error)
             return PokeReturnValue(is_done=False)
+        self._answered = True
         return PokeReturnValue(is_done=returned is not None, xcom_value=returned)
 
     def execute_complete(self, context: Context, event: Any = None, **_: Any) -> Any:
@@ -122,7 +128,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
             waiting.check_event(said)
         if said.ending is not Ending.DEADLINE:
             return self._returned(context, said.deadline or time.time(), execution_id=said.execution_id)
-        returned = self._polled(said.execution_id)
+        returned = self._polled(said.execution_id, under_way=True)
         if returned is not None:
             return returned
         raise AirflowSensorTimeout(
@@ -136,9 +142,9 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         from airflow_provider.failures import TransactionlinkRetry
         from airflow_provider.triggers import TransactionlinkExecutionTrigger
 
-        execution_id = execution_id or self.execution_id
+        resumed, execution_id = execution_id is not None, execution_id or self.execution_id
         try:
-            returned = self._polled(execution_id)
+            returned = self._polled(execution_id, under_way=resumed)
         except TransactionlinkRetry as error:
             self.log.warning("The first poll failed; the triggerer asks again: %s", error)
             returned = None
@@ -158,15 +164,18 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         )
         raise AssertionError("defer raises TaskDeferred")
 
-    def _polled(self, execution_id: str) -> dict[str, Any] | None:
+    def _polled(self, execution_id: str, *, under_way: bool) -> dict[str, Any] | None:
         """
         What the task returns, once the execution has ended.
+
+        Args:
+            under_way: Whether an earlier poll was sent with this connection.
         """
         from airflow_provider import handing_on
         from airflow_provider.failures import reported
         from airflow_provider.hooks import TransactionlinkHook
 
-        with reported(under_way=True):
+        with reported(under_way=under_way, proven=under_way):
             rules, hook = self._rules(), TransactionlinkHook(self.transactionlink_conn_id)
             handing_on.destination(hook, self.result)
             handing_on.check_fields(hook, self.result_fields)

@@ -29,6 +29,7 @@ def test_operators_import_nothing_of_the_core() -> None:
         "airflow_provider.connection_form",
         "airflow_provider.links",
         "airflow_provider.operators",
+        "airflow_provider.operators.batch",
         "airflow_provider.operators.cancel_workflow",
         "airflow_provider.operators.run_workflow",
         "airflow_provider.redaction",

@@ -192,3 +192,39 @@ def test_poll_that_no_retry_mends_ends_the_sensor(remote: Remote) -> None:
     """An execution that nobody knows will not appear."""
     with pytest.raises(TransactionlinkFailure, match="404"):
         sensor("nobody").execute(context())
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"transactionlink_conn_id": "misspelt"}, "There is no connection 'misspelt'"),
+        ({"result": "s4://bucket/results/"}, "s4"),
+        ({}, "401"),
+    ],
+)
+def test_what_will_not_pass_fails_at_the_first_poke(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote, mode: str, wrong: dict[str, Any], said: str
+) -> None:
+    """A connection that is not there, a storage that nobody knows, a wrong token: not a wait of seven days."""
+    execution_id = running(remote)
+    if not wrong:
+        connect(monkeypatch, remote.url, "transactionlink", None, password="tot_PLANTED")
+    how: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
+    with pytest.raises(TransactionlinkFailure, match=said) as caught:
+        sensor(execution_id, **how, **wrong).execute(context())
+    assert "PLANTED" not in str(caught.value)
+    assert remote.count("GET /workflows/{id}") == (0 if wrong else 1)
+
+
+def test_token_that_is_rotated_ends_no_sensor(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> None:
+    """Once a poll was answered, a refused credential is forgiven; so it is after the first poke of a reschedule."""
+    execution_id = running(remote)
+    chosen = sensor(execution_id)
+    assert not chosen.poke(context()).is_done
+    connect(monkeypatch, remote.url, "transactionlink", None, password="tot_PLANTED")
+    assert not chosen.poke(context()).is_done
+    later = sensor(execution_id, mode="reschedule")
+    assert not later.poke(context(datetime.now(UTC))).is_done
+    with pytest.raises(TransactionlinkFailure, match="401"):
+        later.poke(context())
