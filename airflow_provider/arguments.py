@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider.hooks import TransactionlinkHook
     from airflow_provider.operators.run_workflow import TransactionlinkRunWorkflowOperator
+    from airflow_provider.sensors import TransactionlinkWorkflowSensor
     from tl_orchestration import Execution
     from tl_orchestration.ledger import Ledger
 
@@ -37,7 +38,30 @@ def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -
     try:
         if seconds(task.timeout) <= 0 or (task.defer_after is not None and task.defer_after < 0):
             raise ValueError("timeout must be positive, and defer_after not negative")
-        chosen = OutcomeRules(
+    except (TypeError, ValueError) as error:
+        raise _unusable(task, error) from None
+    chosen = outcome(task)
+    unheard = [name for name in ("fail_when", "skip_when", "result_fields") if getattr(task, name) is not None]
+    unheard += ["result"] if revealed(task.result) != "reference" else []
+    if unheard and not task.wait_for_completion:
+        raise InvalidRequest(
+            f"Task {task.task_id!r} does not wait (wait_for_completion=False), so nothing heeds {' and '.join(unheard)}:"
+            " give that to the sensor that waits."
+        )
+    handing_on.destination(hook, task.result)
+    handing_on.check_fields(hook, task.result_fields)
+    return chosen
+
+
+def outcome(task: TransactionlinkRunWorkflowOperator | TransactionlinkWorkflowSensor) -> OutcomeRules:
+    """
+    What the result means for the task.
+
+    Raises:
+        InvalidRequest: A field, a verdict or ``on_partial`` cannot be used.
+    """
+    try:
+        return OutcomeRules(
             result_fields=task.result_fields,
             fail_when=task.fail_when,
             skip_when=task.skip_when,
@@ -45,9 +69,6 @@ def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise _unusable(task, error) from None
-    handing_on.destination(hook, task.result)
-    handing_on.check_fields(hook, task.result_fields)
-    return chosen
 
 
 def pacing(task: TransactionlinkRunWorkflowOperator) -> Pacing:
@@ -157,11 +178,8 @@ def step(task: TransactionlinkRunWorkflowOperator, context: Context) -> Step | N
     Raises:
         InvalidRequest: An argument cannot be used, or needs a step that is kept.
     """
-    if not task.is_recorded:
-        _check_unrecorded(task)
-        return None
     try:
-        return Step(
+        made = Step(
             key=ledger_key(task, context),
             generation=generation(task, context),
             retry_failed=task.retry_failed,
@@ -173,6 +191,10 @@ def step(task: TransactionlinkRunWorkflowOperator, context: Context) -> Step | N
         )
     except ValueError as error:
         raise _unusable(task, error) from None
+    if task.is_recorded:
+        return made
+    _check_unrecorded(task)
+    return None
 
 
 def _check_unrecorded(task: TransactionlinkRunWorkflowOperator) -> None:
@@ -180,6 +202,16 @@ def _check_unrecorded(task: TransactionlinkRunWorkflowOperator) -> None:
         raise InvalidRequest(
             "on_unknown_start='repeat-same-key' needs durable=True or a key: the idempotency key is kept with the"
             " step's state."
+        )
+    if task.on_unknown_start == "restart":
+        raise InvalidRequest(
+            "on_unknown_start='restart' needs durable=True or a key: without the step's state, a retry starts another"
+            " execution in any case."
+        )
+    if task.on_changed_request == "reattach":
+        raise InvalidRequest(
+            "on_changed_request='reattach' needs durable=True or a key: without the step's state, a retry finds no"
+            " execution to go on with."
         )
     if task.correlation_parameter is not None:
         raise InvalidRequest("correlation_parameter needs durable=True or a key: the id is kept with the step's state.")
@@ -214,7 +246,9 @@ def seconds(timeout: timedelta | float) -> float:
     return float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
 
 
-def _unusable(task: TransactionlinkRunWorkflowOperator, error: Exception) -> InvalidRequest:
+def _unusable(
+    task: TransactionlinkRunWorkflowOperator | TransactionlinkWorkflowSensor, error: Exception
+) -> InvalidRequest:
     return InvalidRequest(
         f"An argument of task {task.task_id!r} cannot be used: {error.args[0] if error.args else error}."
     )

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 #: a new life of the task, decides.
 DECIDED = frozenset({"failed", "success", "skipped", "removed"})
 
+#: The state of a running task that a person has cleared.
+_CLEARED = "restarting"
+
 #: The state of a deferred task that waits on: its trigger was only moved to another triggerer.
 _WAITS_ON = "deferred"
 
@@ -29,9 +32,12 @@ _WAITS_ON = "deferred"
 _ready = False
 
 
-def somebody_decided(context: Any) -> bool:
+def somebody_decided(context: Any, *, durable: bool = True) -> bool:
     """
     In a worker: ask Airflow for the state of this task. No clear answer counts as no decision.
+
+    Args:
+        durable: Whether the next try finds what this one has started. Where it does not, a clear is a decision.
     """
     try:
         state = _state_of(context["ti"])
@@ -39,16 +45,16 @@ def somebody_decided(context: Any) -> bool:
         log.warning("Airflow did not say whether somebody stopped this task (%s).", type(error).__name__)
         return False
     log.info("Told to stop; Airflow has this task as %s.", state or "without a state")
-    return state in DECIDED
+    return _ends(state, durable=durable)
 
 
-def ended_already(context: Any) -> bool:
+def ended_already(context: Any, *, durable: bool = True) -> bool:
     """
     In a worker, before it defers: whether somebody has ended the task and Airflow has not told its process yet, which
     takes until the next heartbeat. A task that defers then gets no trigger, so nobody else could act on the decision.
     """
     try:
-        return _state_of(context["ti"]) in DECIDED
+        return _ends(_state_of(context["ti"]), durable=durable)
     except Exception as error:
         log.debug("Airflow did not say how this task is (%s).", type(error).__name__)
         return False
@@ -93,6 +99,10 @@ async def make_ready(ti: TaskIdentity | None) -> None:
 
 def _state_of(ti: TaskIdentity) -> str | None:
     return _found(ti, versions.task_states(**_criteria(ti)))
+
+
+def _ends(state: str | None, *, durable: bool) -> bool:
+    return state in DECIDED or (not durable and state == _CLEARED)
 
 
 def _criteria(ti: TaskIdentity) -> dict[str, Any]:

@@ -324,6 +324,10 @@ def client_arguments(
     from tl_orchestration.errors import InvalidSettings
 
     name = connection.conn_id
+    if status_map is not None and not isinstance(status_map, Mapping):
+        raise InvalidSettings(
+            f"status_map must be a dict from the service's words to their meanings, not {type(status_map).__name__}."
+        )
     if connection.conn_type != connection_form.CONN_TYPE:
         raise InvalidSettings(
             f"Connection {name!r} is of type {connection.conn_type!r}, not {connection_form.CONN_TYPE!r}."

@@ -121,14 +121,21 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         """
         from airflow_provider import waiting
         from airflow_provider.events import Ending, WaitEvent
-        from airflow_provider.failures import reported
+        from airflow_provider.failures import TransactionlinkRetry, reported
 
         with reported(under_way=True):
             said = WaitEvent.from_dict(event)
-            waiting.check_event(said)
+            if not waiting.is_outage(said):  # which the trigger forgives for a while, and a sensor until its timeout
+                waiting.check_event(said)
         if said.ending is not Ending.DEADLINE:
             return self._returned(context, said.deadline or time.time(), execution_id=said.execution_id)
-        returned = self._polled(said.execution_id, under_way=True)
+        try:
+            returned = self._polled(said.execution_id, under_way=True)
+        except TransactionlinkRetry as error:
+            raise AirflowSensorTimeout(
+                f"How execution {said.execution_id} stands could not be asked at the end of the sensor's timeout; it was"
+                f" left running. {error}"
+            ) from error
         if returned is not None:
             return returned
         raise AirflowSensorTimeout(
@@ -194,11 +201,6 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         return Handle(execution_id=execution_id, service=client.service, api_version=self.api_version)
 
     def _rules(self) -> OutcomeRules:
-        from tl_orchestration.outcome import OutcomeRules
+        from airflow_provider import arguments
 
-        return OutcomeRules(
-            result_fields=self.result_fields,
-            fail_when=self.fail_when,
-            skip_when=self.skip_when,
-            on_partial=self.on_partial,
-        )
+        return arguments.outcome(self)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OUTAGES = {error.__name__ for error in (errors.InvalidAnswer, errors.NoAnswer, errors.RateLimited, errors.ServerError)}
+
 
 def bounded(handle: Handle, started: datetime | None, execution_timeout: timedelta | None) -> Handle:
     """
@@ -185,7 +187,7 @@ def stopped(client: Client, handle: Handle | None, context: Any, *, cancel: bool
     """
     Told to stop: cancel if somebody decided so, else leave the execution for the next try.
     """
-    decided = decisions.somebody_decided(context)
+    decided = decisions.somebody_decided(context, durable=handle is None or handle.key is not None)
     if handle is None:
         kind = TransactionlinkFailure if decided else TransactionlinkRetry
         raise kind("The task was told to stop before it had started an execution.")
@@ -238,6 +240,13 @@ def _cancel(client: Client, handle: Handle) -> str:
         return "was cancelled."
     log.error("Execution %s %s", handle.execution_id, outcome)
     return outcome
+
+
+def is_outage(said: WaitEvent) -> bool:
+    """
+    Whether a wait in the triggerer has given up because the service did not answer, or made no sense, for too long.
+    """
+    return said.ending is Ending.FAILED and said.error in _OUTAGES
 
 
 def check_event(said: WaitEvent, *, recorded: bool = True) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prefect_blocks.automations import Outcome
+    from prefect_blocks.notes import Note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,17 +98,24 @@ def _show(flow_run_id: UUID, step_key: str | None) -> None:
     Raises:
         LedgerError: There is no such step, or the server cannot be reached.
     """
+    from prefect_blocks import identity, marks, notes
     from prefect_blocks.ledger import FlowRunInputLedger, recorded
     from tl_orchestration.cli.entries import entry_lines, row_text
     from tl_orchestration.cli.output import answer_lines, printable
     from tl_orchestration.errors import LedgerError
     from tl_orchestration.ledger.entry import Record
 
+    where = identity.scope_of(flow_run_id)
     if step_key is None:
-        for step in recorded(flow_run_id):
-            print(printable(row_text(Record(step.namespace, step.step, step.entry), time.time())))
+        chosen = marks.steps_of(where)
+        for step in recorded(where.flow_run_id):
+            if chosen is None or step.step in chosen:
+                print(printable(row_text(Record(step.namespace, step.step, step.entry), time.time())))
+        for note in notes.kept(where.flow_run_id):
+            if chosen is None or note.key in chosen:
+                print(printable(_noted(note)))
         return
-    history = FlowRunInputLedger(flow_run_id).history(step_key)
+    history = FlowRunInputLedger(where.flow_run_id).history(step_key)
     if not history:
         raise LedgerError(f"Flow run {flow_run_id} has no step with the key {step_key!r}.")
     answer_lines(entry_lines(Record(history[-1].namespace, step_key, history[-1].entry)))
@@ -117,6 +125,15 @@ def _show(flow_run_id: UUID, step_key: str | None) -> None:
         said = f' "{entry.reason}"' if entry.reason else ""
         by = f" by {version.actor}" if version.actor else ""
         print(printable(f"{moment}  {entry.state:<17}{entry.execution_id or '-'}{said}{by}"))
+
+
+def _noted(note: Note) -> str:
+    """
+    What was started with a business key is in the SQL ledger of the credentials, which may be out of reach from here.
+    """
+    moment = datetime.fromtimestamp(note.intended_at, UTC).isoformat(timespec="seconds")
+    block = f" (credentials {note.credentials})" if note.credentials is not None else ""
+    return f"with a key, {moment}: `tl ledger show` knows more{block}  {note.key}  {note.namespace}"
 
 
 def _settle(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from prefect_blocks.suspending import WAITING, announce, waiting_flow_runs
+from prefect_blocks.suspending import WAITING, WAITS_NO_MORE, announce, waiting_flow_runs
 from prefect_blocks.waking import WAKE
 
 if TYPE_CHECKING:
@@ -153,13 +153,13 @@ def _timer(wake_after: timedelta) -> AutomationCore:
     over = {f"prefect.flow-run.{name}" for name in ("Resuming", "Cancelled", "Completed", "Failed", "Crashed")}
     return AutomationCore(
         name=TIMER,
-        description="Resumes a flow run that has announced to wait for an execution and was not resumed since.",
+        description="Resumes a flow run that has announced to wait for an execution and has not gone on since.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
             after={WAITING},
             # The announcement, too: it begins the span anew. Else one that comes within the span of a former one, after
             # an early resume, would be passed over, and nobody would wake the flow run.
-            expect={WAITING, *over},
+            expect={WAITING, WAITS_NO_MORE, *over},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -136,7 +136,7 @@ class BatchOrder:
                 output=self.output,
                 limits=self.limits,
                 policy=self.policy,
-                worker=None if shard is None else f"{self.flow_run[:8]}-{shard}",
+                worker=None if shard is None else f"{self.flow_run}-{shard}",
             )
         finally:
             ledger.close()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prefect_blocks.run import TransactionlinkWorkflowRun
+    from prefect_blocks.suspending import Suspension
     from prefect_blocks.twins import Twofold
     from tl_orchestration import Execution
 
@@ -64,11 +65,18 @@ def _all_ended(runs: Sequence[TransactionlinkWorkflowRun], *, asynchronous: bool
 
 
 def _waited(runs: Sequence[TransactionlinkWorkflowRun], found: list[Found], *, releases: bool) -> Twofold[None]:
+    from prefect_blocks import suspending
+
+    if runs:
+        suspension = suspending.Suspension(runs[0].workflow.say_once)
+        yield from suspension.around(_looked(runs, found, suspension, releases=releases))
+
+
+def _looked(
+    runs: Sequence[TransactionlinkWorkflowRun], found: list[Found], suspension: Suspension, *, releases: bool
+) -> Twofold[None]:
     from prefect_blocks import suspending, waiting
 
-    if not runs:
-        return
-    suspension = suspending.Suspension(runs[0].workflow.say_once)
     seconds = suspending.grace(runs) if releases else None
     while True:
         yield from waiting.anywhere(partial(_look, runs, found, seconds))

@@ -66,8 +66,7 @@ class Recorded:
         """
         Whether an execution may have come of it. None has where the start was refused, or was never sent.
         """
-        unsent = self.entry.state in UNDECIDED and self.entry.preparing
-        return self.entry.state is not State.REJECTED and not unsent
+        return may_have_started(self.entry)
 
 
 class FlowRunInputLedger:
@@ -215,6 +214,14 @@ class FlowRunInputLedger:
         return _called(self.flow_run_id, operation)
 
 
+def may_have_started(entry: Entry) -> bool:
+    """
+    Whether an execution may have come of what the entry is about.
+    """
+    unsent = entry.state in UNDECIDED and entry.preparing
+    return entry.state is not State.REJECTED and not unsent
+
+
 def recorded(flow_run_id: UUID) -> list[Recorded]:
     """
     The newest entry of every step that a flow run has on record, oldest step first. The steps of its subflows are
@@ -292,4 +299,4 @@ def _called(flow_run_id: UUID, operation: Callable[[SyncPrefectClient], T]) -> T
         ) from None
 
 
-__all__ = ["FlowRunInputLedger", "Recorded", "recorded"]
+__all__ = ["FlowRunInputLedger", "Recorded", "may_have_started", "recorded"]

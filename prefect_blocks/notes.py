@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, frozen
 
+from prefect_blocks.ledger import may_have_started
 from prefect_blocks.versions import PREFECT_FAILURES
-from tl_orchestration.errors import LedgerError
+from tl_orchestration.errors import LedgerError, RequestChanged
 from tl_orchestration.ledger.namespace import bound
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class NotingLedger:
     fenced = False
 
     def __init__(self, ledger: Ledger, flow_run_id: UUID, *, credentials: str | None, on_cancel: str) -> None:
-        self._ledger = ledger
+        self._store = self._ledger = ledger
         self._of = flow_run_id
         self._credentials = credentials
         self._on_cancel = on_cancel
@@ -102,8 +103,16 @@ class NotingLedger:
 
     def read(self, key: str) -> Entry | None:
         """
-        The entry as last written, or None.
+        The entry as last written, or None. Within one flow run a key is one step, wherever its credentials lead to.
+
+        Raises:
+            RequestChanged: This flow run may have started an execution with the key at another service, host or
+                workspace.
+            LedgerError: The notes or the ledger cannot be read.
         """
+        for note in kept(self._of):
+            if note.key == key and note.namespace != self._namespace:
+                self._check_elsewhere(note)
         return self._ledger.read(key)
 
     def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
@@ -125,6 +134,16 @@ class NotingLedger:
         Fold one more event into the entry.
         """
         return self._ledger.append(key, event)
+
+    def _check_elsewhere(self, note: Note) -> None:
+        entry = note.entry_in(self._store)
+        if entry is not None and may_have_started(entry):
+            raise RequestChanged(
+                f"Flow run {self._of} has started {entry.execution_id or 'an execution'} with key {note.key} at"
+                f" {note.namespace}, and its credentials now lead to {self._namespace}. Nothing was sent. Restore the"
+                " credentials block (service, base_url, workspace_id), or start anew under another key.",
+                execution_id=entry.execution_id,
+            )
 
     def owns(self, key: str) -> bool:
         """

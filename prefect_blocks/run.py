@@ -318,6 +318,11 @@ class TransactionlinkWorkflowRun(JobRun[dict[str, Any]]):
         from prefect_blocks import suspending
 
         suspension = suspending.Suspension(self._workflow.say_once)
+        return (yield from suspension.around(self._looked(suspension)))
+
+    def _looked(self, suspension: Suspension) -> Twofold[Execution]:
+        from prefect_blocks import suspending
+
         seconds = suspending.grace([self])
         while (ended := (yield from self.look(seconds))) is None:
             seconds = yield from suspension.attempt([self], [self])

@@ -4,22 +4,26 @@ Releasing the worker: the flow run is suspended, its process ends, and it begins
 Only what runs as the body of a deployed, top-level flow can be suspended; Prefect refuses everything else. Before it
 is, the flow run announces that it waits (:data:`WAITING`), and for which executions (:data:`WAITS_FOR`). The timer of
 :mod:`prefect_blocks.automations` listens to the former and to nothing else, so that it never resumes a flow run which
-was suspended for another reason, such as a person's approval; by the latter, :mod:`prefect_blocks.forwarding` finds who
+was suspended for another reason, such as a person's approval. Where the wait ends without a suspension, the flow run
+takes its announcement back (:data:`WAITS_NO_MORE`). By the latter, :mod:`prefect_blocks.forwarding` finds who
 waits for the execution that a webhook is about.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
 import re
+import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4, uuid5
 
+import anyio
 from attrs import define, field
 
 from prefect_blocks.submitted import Watch
@@ -35,11 +39,18 @@ if TYPE_CHECKING:
     from prefect_blocks.run import TransactionlinkWorkflowRun
     from prefect_blocks.twins import Twofold
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 WAITING = "transactionlink.flow-run.waiting"
 """
 Event: this flow run is about to be suspended until its executions have ended. Its resource is the flow run.
+"""
+
+WAITS_NO_MORE = "transactionlink.flow-run.waits-no-more"
+"""
+Event: this flow run goes on in the process that has announced :data:`WAITING`. Its resource is the flow run.
 """
 
 WAITS_FOR = "transactionlink.flow-run.waits-for"
@@ -91,6 +102,11 @@ _AWAKE = 60.0
 """
 Seconds from the end of the timer's span until the flow run surely looks again: the server notices the end, a runner
 starts a process.
+"""
+
+_TRIES = 3
+"""
+How often a server that does not take an announcement back is asked to.
 """
 
 _LONGER = 86_400
@@ -166,7 +182,16 @@ def grace(runs: Sequence[TransactionlinkWorkflowRun]) -> float:
     return max(0.0, after - min((run.waited() for run in runs), default=0.0))
 
 
-@define
+_announcing: dict[tuple[UUID, datetime], set[Suspension]] = {}
+"""
+The waits of this process that have announced and have not ended, by pass of a flow run. What was suspended stays: its
+process ends.
+"""
+
+_announcements = threading.Lock()
+
+
+@define(eq=False)
 class Suspension:
     """
     Suspends the flow run in one wait, as soon as it can be.
@@ -178,6 +203,19 @@ class Suspension:
 
     say: Callable[[str], object]
     tasks: Watch = field(factory=Watch)
+
+    def around(self, wait: Twofold[T]) -> Twofold[T]:
+        """
+        The wait. If it ends in this process, whatever its ending, the timer is told that this one waits no more: else
+        it would resume the flow run out of a suspension for another reason.
+        """
+        try:
+            found = yield from wait
+        except (Exception, asyncio.CancelledError):
+            yield from _shielded(self._end)
+            raise
+        yield from _shielded(self._end)
+        return found
 
     def attempt(
         self, runs: Sequence[TransactionlinkWorkflowRun], unended: Sequence[TransactionlinkWorkflowRun]
@@ -199,7 +237,7 @@ class Suspension:
 
         seconds = yield from blocking(partial(self._hindered, unended))
         ids = [run.execution_id for run in runs]
-        if seconds is not None or not (yield from blocking(partial(_announced, ids))):
+        if seconds is not None or not (yield from blocking(partial(self._announce, ids))):
             return SLICE if seconds is None else seconds
         how: dict[str, Any] = {"timeout": _timeout(_latest(unended)), "key": _key(len(unended))}
         before = datetime.now(UTC)
@@ -211,6 +249,32 @@ class Suspension:
             yield from blocking(partial(_announced, (), before))
             raise
         return SLICE
+
+    def _announce(self, execution_ids: Sequence[str]) -> bool:
+        with _announcements:
+            _announcing.setdefault(_pass(), set()).add(self)
+        return _announced(execution_ids)
+
+    def _end(self) -> None:
+        """
+        Only the last wait takes back what several have announced. The event has the time at which that was so: one that
+        begins then has announced later, and its announcement stands.
+        """
+        of = _pass()
+        with _announcements:
+            waits = _announcing.get(of, set())
+            if self not in waits:
+                return
+            waits.remove(self)
+            if waits:
+                return
+            del _announcing[of]
+            event = _event(WAITS_NO_MORE, of[0])
+        for _ in range(_TRIES):
+            if _sent(event):
+                return
+            time.sleep(_MOMENT)
+        log.warning("The timer may resume this flow run once, also out of a suspension for another reason.")
 
     def _hindered(self, unended: Sequence[TransactionlinkWorkflowRun]) -> float | None:
         """
@@ -316,6 +380,41 @@ def _announced(execution_ids: Sequence[str], at: datetime | None = None) -> bool
     return True
 
 
+def _sent(event: dict[str, Any]) -> bool:
+    from prefect import get_client
+
+    from prefect_blocks.versions import PREFECT_FAILURES
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("POST", "/events", json=[event]).raise_for_status()
+    except PREFECT_FAILURES as error:
+        log.warning("Prefect did not take the event that this flow run waits no more (%s).", type(error).__name__)
+        return False
+    return True
+
+
+def _shielded(call: Callable[[], T]) -> Twin[T]:
+    """
+    In an event loop in a thread, and to its end: a time-out cancels whatever is awaited, again and again.
+    """
+
+    async def there() -> T:
+        with anyio.CancelScope(shield=True):
+            return await asyncio.to_thread(call)
+
+    return Twin(call, there)
+
+
+def _pass() -> tuple[UUID, datetime]:
+    """
+    Which flow run this is, and which pass of it.
+    """
+    context = _here()
+    assert context.flow_run is not None, "obstacle() was asked before"
+    return context.flow_run.id, context.start_time
+
+
 def _key(unended: int) -> str:
     """
     A new one each time: with one that the server has seen, the suspension would be passed over.
@@ -357,6 +456,7 @@ __all__ = [
     "SLICE",
     "WAITING",
     "WAITS_FOR",
+    "WAITS_NO_MORE",
     "Suspension",
     "again",
     "announce",

@@ -54,12 +54,24 @@ def who_waits(client: SyncPrefectClient, execution_ids: Iterable[str]) -> dict[s
     waiting: dict[str, set[UUID]] = {one: set() for one in ids}
     for first in range(0, len(ids), PORTION):
         for event in _events(client, [_EXECUTION + one for one in ids[first : first + PORTION]]):
-            flow_run_id = UUID(event["resource"]["prefect.resource.id"].removeprefix(_FLOW_RUN))
+            flow_run_id = _flow_run(event["resource"]["prefect.resource.id"])
+            if flow_run_id is None:
+                continue
             for related in event["related"]:
                 execution_id = related["prefect.resource.id"].removeprefix(_EXECUTION)
                 if execution_id in waiting:
                     waiting[execution_id].add(flow_run_id)
     return waiting
+
+
+def _flow_run(resource_id: str) -> UUID | None:
+    """
+    Whose resource this is; None: no flow run's. Whoever reaches the server can send an event of any name.
+    """
+    try:
+        return UUID(resource_id.removeprefix(_FLOW_RUN)) if resource_id.startswith(_FLOW_RUN) else None
+    except ValueError:
+        return None
 
 
 def _events(client: SyncPrefectClient, related: Sequence[str]) -> Iterable[dict[str, Any]]:

@@ -348,7 +348,7 @@ class TransactionlinkRunWorkflowOperator(BaseOperator):
         from airflow_provider import decisions, handing_on, waiting
 
         if ended is None:
-            if self._told_to_stop() or decisions.ended_already(context):
+            if self._told_to_stop() or decisions.ended_already(context, durable=self.is_recorded):
                 waiting.stopped(client, handle, context, cancel=self.cancel_on_kill)
             self._defer(handle)
         return handing_on.returned(hook, client, ended, rules, result=self.result)

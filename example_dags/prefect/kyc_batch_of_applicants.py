@@ -2,8 +2,7 @@
 How do I check many applicants in one flow run, and hear when all of them are done?
 
 Each applicant is a step that bears the application's name: when the flow begins again, after its suspension or a crash,
-it finds each check that it has started. One watcher waits for all of them. What becomes of one does not stop the
-others.
+it finds each check that it has started. One watcher waits for all of them, and one that is not approved stops no other.
 """
 
 from __future__ import annotations

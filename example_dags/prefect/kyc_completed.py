@@ -40,7 +40,7 @@ def kyc_completed(execution_id: str, workflow: str = "kyc-approve") -> str:
     run = block.attach(execution_id)
     status = run.status()
     if status in {"PENDING", "RUNNING", "WAITING", "UNKNOWN"}:
-        return f"{execution_id} has not ended"
+        return f"{execution_id}: {status}, so nothing is recorded yet"
     said = run.outcome()["fields"]["decision"] if status == "SUCCEEDED" else status
     return str(record(execution_id, said))
 

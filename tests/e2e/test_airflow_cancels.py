@@ -300,3 +300,70 @@ def test_ended_by_a_person_between_two_triggerers(airflow: AirflowRig, oracle: O
     for definition, former in ((failed, failed_id), (cleared, cleared_id)):
         assert oracle.cancelled(definition) == [former]
         assert oracle.order(definition) == ["start", "cancel", "start"]
+
+
+@pytest.mark.slow
+def test_marked_failed_before_a_triggerer_has_taken_it_up(airflow: AirflowRig, oracle: Oracle) -> None:
+    """Airflow 3.3 tells no trigger that has not begun: the execution goes on, until a clear of the task cancels it."""
+    definition = oracle.define("failed-too-soon", like="kyc-slow")
+    airflow.wait_for_dag("deferred")
+    airflow.kill("triggerer", signal.SIGSTOP)
+    try:
+        run_id = airflow.trigger("deferred", {"definition": definition})
+        airflow.wait_for_task("deferred", run_id, "check", {"deferred"}, timeout=60)
+        trigger = trigger_of(airflow, run_id)
+        airflow.set_task_state("deferred", run_id, "check", "failed")
+    finally:
+        airflow.kill("triggerer", signal.SIGCONT)
+    until(lambda: not trigger_exists(airflow, trigger), 60)
+    stays_alone(oracle, definition)
+
+    (former,) = oracle.started(definition)
+    oracle.define(definition, like="kyc-approve", duration=2)
+    airflow.clear("deferred", run_id, ["check"])
+
+    assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+    assert oracle.cancelled(definition) == [former]
+    assert oracle.order(definition) == ["start", "cancel", "start"]
+
+
+@pytest.mark.slow
+def test_cleared_without_state_and_deferred_again(airflow: AirflowRig, oracle: Oracle) -> None:
+    """With durable=False a next try that is deferred already looks like a move: the former execution goes on."""
+    dag_id = "deferred_without_state"
+    definition, run_id, former = deferred(airflow, oracle, "deferred-again", dag_id)
+
+    airflow.kill("triggerer", signal.SIGSTOP)
+    try:
+        airflow.clear(dag_id, run_id, ["check"])
+        airflow.wait_for_task(dag_id, run_id, "check", {"deferred"}, try_number=2, timeout=60)
+    finally:
+        airflow.kill("triggerer", signal.SIGCONT)
+    until(lambda: "Airflow has this task as deferred" in log_of(airflow, dag_id, run_id), 60)
+    stays_alone(oracle, definition)
+
+    _, stdout, stderr = tl(airflow, "cancel", former, oracle=oracle)
+    assert "CANCELLED" in stdout, stderr
+    airflow.set_run_state(dag_id, run_id, "failed")
+    assert len(oracle.started(definition)) == 2
+
+
+@pytest.mark.slow
+def test_killed_by_airflow_in_a_start_that_takes_long(airflow: AirflowRig, oracle: Oracle) -> None:
+    """Marked failed in a start of more than five seconds: nobody cancels, and a clear reports the unknown start."""
+    definition = oracle.define("killed-in-a-long-start", like="kyc-slow")
+    oracle.fault(on="start", definition=definition, kind="hold", seconds=30)
+    airflow.wait_for_dag("in_worker")
+    run_id = airflow.trigger("in_worker", {"definition": definition})
+    process = airflow.task_process("in_worker", run_id, "check")
+    (execution_id,) = until(lambda: oracle.started(definition))
+
+    airflow.set_task_state("in_worker", run_id, "check", "failed")
+    until(lambda: process not in airflow.processes(), 25)  # before the start is answered
+    stays_alone(oracle, definition)
+
+    airflow.clear("in_worker", run_id, ["check"])
+    assert airflow.wait_for_run("in_worker", run_id, timeout=120) == "failed"
+    assert "may or may not have started an execution" in log_of(airflow, "in_worker", run_id, tries=2)
+    assert oracle.order(definition) == ["start"]
+    oracle.end(execution_id)

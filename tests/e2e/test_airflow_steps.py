@@ -249,6 +249,16 @@ def test_cleared_while_running_cancels_and_starts_again(airflow: AirflowRig, ora
     assert oracle.order(definition) == ["start", "cancel", "start"]
 
 
+@pytest.mark.slow
+def test_cleared_while_running_without_state(airflow: AirflowRig, oracle: Oracle) -> None:
+    """With durable=False no later try could cancel what the cleared one has started, so that one does."""
+    definition, _ = cleared_while_running(airflow, oracle, "in_worker_without_state")
+
+    former, _ = oracle.started(definition)
+    assert oracle.cancelled(definition) == [former]
+    assert oracle.order(definition) == ["start", "cancel", "start"]
+
+
 @pytest.mark.parametrize(
     "dag_id", ["in_worker_said_to_fail", pytest.param("in_worker_said_to_fail_late", marks=pytest.mark.slow)]
 )

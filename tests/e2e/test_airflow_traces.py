@@ -27,6 +27,8 @@ begins = pytest.mark.begins
 PLANTED = (*CANARIES, TOKEN, "tot_wrong")
 #: What `airflow db clean` archives of a run that has ended, besides the run itself.
 ARCHIVED = {"dag_run", "task_instance", "task_instance_history", "xcom", "log"}
+#: The tables that it cleans in which a run may be.
+CLEANED = ARCHIVED | {"task_state_store", "trigger"}
 
 
 @begins("deferred")
@@ -86,3 +88,29 @@ def test_no_personal_data_and_no_token_are_archived(airflow: AirflowRig, begun: 
     of_the_run = {name for name, rows in archives.items() if any(begun.run_id in row for row in rows)}
     assert {ARCHIVE.sub(r"\1", name) for name in of_the_run} == ARCHIVED
     assert traces(airflow, PLANTED) == []
+
+
+@pytest.mark.slow
+@begins("grace", like="kyc-approve", duration=1)
+def test_clean_leaves_log_files_and_the_newest_scheduled_run(airflow: AirflowRig, oracle: Oracle, begun: Begun) -> None:
+    """`airflow db clean --skip-archive` deletes the rows of all runs but a DAG's last that no person has triggered."""
+    assert begun.ends() == "success"
+    kept = airflow.trigger("grace", {"definition": begun.definition})
+    assert airflow.wait_for_run("grace", kept, timeout=60) == "success"
+    with opened(airflow) as database:
+        database.execute("UPDATE dag_run SET run_type = 'scheduled' WHERE run_id = %s", [kept])
+    assert CLEANED - {"task_instance_history", "trigger", "log"} <= tables_of(airflow, begun.run_id)
+
+    soon = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+    chosen = ",".join(sorted(CLEANED))
+    airflow.command("db", "clean", "--clean-before-timestamp", soon, "--tables", chosen, "--skip-archive", "--yes")
+
+    assert {name for name in tables_of(airflow, begun.run_id) if not ARCHIVE.fullmatch(name)} == set()
+    assert tables_of(airflow, kept) == {"dag_run", "task_state_store"}
+    for run_id in (begun.run_id, kept):
+        assert [path for path in airflow.home.rglob("*.log") if run_id in str(path)]
+
+
+def tables_of(airflow: AirflowRig, run_id: str) -> set[str]:
+    """The tables in which a run is named."""
+    return {name for name, rows in contents(airflow).items() if any(run_id in row for row in rows)}

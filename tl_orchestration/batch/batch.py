@@ -33,6 +33,7 @@ from tl_orchestration.batch.rows import Rows
 from tl_orchestration.batch.shares import Shares
 from tl_orchestration.batch.starting import Starter
 from tl_orchestration.batch.states import FAILURES, RowState
+from tl_orchestration.batch.strays import Strays
 from tl_orchestration.batch.summary import BatchOutcome, BatchSummary, LoadReport
 from tl_orchestration.batch.surveys import polls_p95, survey
 from tl_orchestration.batch.thrift import Experience
@@ -293,6 +294,7 @@ class Batch:
             self.worker,
             rows=rows,
             shares=shares,
+            strays=Strays(client, database, campaign, policy.lease),
             breaker=breaker,
             feed=feed,
             starter=Starter(client, ledger, self.campaign, policy, breaker),

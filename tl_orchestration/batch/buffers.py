@@ -41,12 +41,6 @@ class Recorder:
             self._updates[update.key, update.attempt] = evolve(update, values=values)
         self._unreserved += unreserved
 
-    def forget(self, key: str, attempt: int) -> None:
-        """
-        The row's outcome goes on record another way.
-        """
-        self._updates.pop((key, attempt), None)
-
     async def flush(self) -> None:
         """
         Put everything on record.
@@ -62,7 +56,9 @@ class Recorder:
             try:
                 await asyncio.to_thread(self._rows.record, list(updates.values()), unreserved)
             except BaseException:
-                self._updates = {**updates, **self._updates}
+                later, self._updates = self._updates, updates
+                for update in later.values():
+                    self.add(update)
                 self._unreserved += unreserved
                 raise
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Literal
 
 from attrs import field, fields, frozen, validators
@@ -193,7 +193,7 @@ def value_of(record: Mapping[str, Any], column: Column) -> Any:
         return None
     try:
         return _READERS[column.type](value)
-    except (ValueError, TypeError, InvalidOperation, RecursionError):
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
         raise BadRow(column.name, f"it is not {_NAMES[column.type]}") from None
 
 

@@ -73,6 +73,8 @@ class Feed:
         self._granted = 0
         #: Rows that are being started.
         self.starting = 0
+        #: Rows that could not be, as the source is now.
+        self.unread = 0
 
     async def take(self) -> Sequence[Due] | BatchOutcome:
         """
@@ -133,6 +135,7 @@ class Feed:
         if claimed is None:
             return False
         self._slice = await asyncio.to_thread(opened, claimed, self._book, self._fingerprint)
+        self.unread += len(self._slice.unread)
         for update in self._slice.unread:
             log.warning("Row %s cannot be started: %s.", update.key, update.values["reason"])
             self._recorder.add(update)

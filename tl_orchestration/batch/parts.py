@@ -21,6 +21,8 @@ from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.result_file import _encoded as encoded
 
 Format = Literal["jsonl", "parquet"]
+#: Owner of a part that is being removed; a worker's name is never empty.
+_SWEPT = ""
 _OPEN = (RowState.PENDING.value, RowState.STARTED.value, RowState.ENDED.value, RowState.UNKNOWN.value)
 
 
@@ -78,16 +80,22 @@ class Parts:
 
     def sweep(self, now: float, lease: float) -> None:
         """
-        Remove what dead workers have written and nobody has recorded.
+        Remove what dead workers have written and nobody has recorded. Whoever lives all the same cannot record it any
+        more.
         """
+        if self._folder is None:
+            return
         living = select(workers.c.name).where(workers.c.campaign == self._campaign, workers.c.seen_at > now - lease)
-        query = select(parts.c.name).where(
-            parts.c.campaign == self._campaign,
-            parts.c.committed.is_(False),
-            or_(parts.c.owner == self._worker, ~parts.c.owner.in_(living)),
+        left = (
+            (parts.c.campaign == self._campaign)
+            & parts.c.committed.is_(False)
+            & or_(parts.c.owner == self._worker, ~parts.c.owner.in_(living))
         )
         with self._database.reading() as connection:
-            names = list(connection.scalars(query))
+            if not connection.execute(select(parts.c.id).where(left).limit(1)).first():
+                return
+        with self._database.writing() as connection:
+            names = list(connection.scalars(update(parts).where(left).values(owner=_SWEPT).returning(parts.c.name)))
         for name in names:
             self.discard((0, name, {}))
 
@@ -123,7 +131,8 @@ class Parts:
         self, outcomes: Sequence[Outcome], written: tuple[int, str, Mapping[str, Any]] | None
     ) -> frozenset[str] | None:
         """
-        None, if all was recorded; else nothing was, and these are with somebody else.
+        None, if all was recorded; else nothing was, and these rows are with somebody else. Where there are none, the
+        part has been removed.
         """
         mine = rows.c.campaign == self._campaign
         statement = (
@@ -148,7 +157,9 @@ class Parts:
                 return frozenset(key for key, _ in taken)
             if written is not None:
                 number, _, described = written
-                connection.execute(update(parts).where(parts.c.id == number).values(committed=True, **described))
+                own = (parts.c.id == number) & (parts.c.owner == self._worker)
+                if not connection.execute(update(parts).where(own).values(committed=True, **described)).rowcount:
+                    return frozenset()  # swept: this worker was taken for dead while it wrote
             connection.execute(
                 statement,
                 [

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
-from sqlalchemy import URL, Engine, bindparam, column, create_engine, select, text
+from sqlalchemy import URL, ColumnElement, Engine, bindparam, column, create_engine, func, select, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tl_orchestration.batch.sources import Portion, Record
@@ -61,18 +61,27 @@ class Query:
             with self.database.connect().execution_options(stream_results=True, yield_per=size) as connection:
                 found = connection.execute(text(self.statement), dict(self.parameters))
                 for rows in found.mappings().partitions(size):
-                    whole = all(isinstance(row.get(self.key), int) for row in rows)
+                    found_keys = [row[self.key] for row in rows if row[self.key] is not None]
+                    whole = all(isinstance(one, int) for one in found_keys)
                     locator = {"column": self.key, "keys": "integer" if whole else "text"}
                     yield Portion(locator, [dict(row) for row in rows])
         except SQLAlchemyError as error:
             raise _failed(error) from None
 
     def again(self, locator: Mapping[str, Any], keys: Sequence[str]) -> list[Record]:
-        wanted = [int(key) for key in keys] if locator["keys"] == "integer" else list(keys)
+        key: ColumnElement[Any] = column(locator["column"])
+        if locator["keys"] == "integer":
+            return self._having(key, [int(one) for one in keys])
+        found = self._having(key, keys)
+        there = {str(record[locator["column"]]).strip() for record in found}
+        padded = [one for one in keys if one not in there]
+        return found + self._having(func.trim(key), padded) if padded else found
+
+    def _having(self, key: ColumnElement[Any], values: Sequence[Any]) -> list[Record]:
         query = (
             select(text("*"))
             .select_from(self._rows())
-            .where(column(locator["column"]).in_(bindparam("tl_keys", expanding=True, value=wanted)))
+            .where(key.in_(bindparam("tl_keys", expanding=True, value=list(values))))
         )
         try:
             with self.database.connect() as connection:

@@ -101,6 +101,10 @@ class Rows:
         self._worker = worker
         self._lease = lease
 
+    @property
+    def lease(self) -> float:
+        return self._lease
+
     def enter(self, namespace: str, quota: str, now: float) -> None:
         """
         Begin to work. The slices that a former life of this worker has left are free again; its rows are still its own.
@@ -255,6 +259,19 @@ class Rows:
         """
         with self._database.reading() as connection:
             return connection.execute(self._free_slices(now).limit(1)).first() is not None
+
+    def to_keep(self, now: float) -> bool:
+        """
+        Whether rows have ended whose outcomes no other living worker keeps.
+        """
+        others = self._living(now).where(workers.c.name != self._worker)
+        query = select(rows.c.key).where(
+            rows.c.campaign == self._campaign,
+            rows.c.state == RowState.ENDED.value,
+            or_(rows.c.owner.is_(None), ~rows.c.owner.in_(others)),
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def others(self, now: float) -> bool:
         """

@@ -111,12 +111,13 @@ class Shares:
                 )
         return granted
 
-    def used(self, now: float) -> tuple[int, int]:
+    def used(self, campaign: int, now: float) -> tuple[int, int, int]:
         """
-        Executions in flight and granted starts, and how many there may be.
+        Executions in flight and granted starts: of a campaign, of all; and how many there may be.
         """
         with self._database.reading() as connection:
-            return self._used(connection, now), self._read(connection).in_flight
+            mine = self._used(connection, now, campaign)
+            return mine, self._used(connection, now), self._read(connection).in_flight
 
     def begun(self, campaign: int, now: float) -> int:
         """
@@ -181,7 +182,7 @@ class Shares:
 
     # What is reserved becomes running, or begun, while others count: only one statement sees each row once.
 
-    def _used(self, connection: Connection, now: float) -> int:
+    def _used(self, connection: Connection, now: float, campaign: int | None = None) -> int:
         running = (
             select(func.count())
             .select_from(rows.join(campaigns, rows.c.campaign == campaigns.c.id))
@@ -191,7 +192,13 @@ class Shares:
                 rows.c.state == RowState.STARTED.value,
             )
         )
-        return self._sum(connection, running, self._reserved(now))
+        reserved = self._reserved(now)
+        if campaign is not None:
+            running, reserved = (
+                running.where(rows.c.campaign == campaign),
+                reserved.where(workers.c.campaign == campaign),
+            )
+        return self._sum(connection, running, reserved)
 
     def _begun(self, connection: Connection, campaign: int, now: float) -> int:
         never = [RowState.PENDING.value, RowState.INVALID.value]

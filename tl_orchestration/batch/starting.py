@@ -28,6 +28,7 @@ from tl_orchestration.errors import (
     ServerError,
     StartOutcomeUnknown,
 )
+from tl_orchestration.ledger.entry import State
 from tl_orchestration.ledger.sql import SqlLedger
 from tl_orchestration.models import Execution, RunRequest
 from tl_orchestration.start import Step
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a start that was not sent is tried again.
 _AGAIN = 15.0
+#: Ledger states in which a row has an execution.
+_WITH_EXECUTION = frozenset({State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED, State.SETTLED})
 #: A row's reason where it has started with another record than the source has now.
 CHANGED = "RequestChanged"
 
@@ -142,8 +145,14 @@ class Starter:
         except RequestChanged:
             again = evolve(step, on_changed_request="reattach")
             return await self._client.run(request, again, timeout=self._policy.timeout), True
+        except LedgerError:
+            # A purged campaign of the same name has had the row tried again: what it has started is gone on with.
+            entry = await asyncio.to_thread(self._ledger.read, step.key)
+            if entry is None or step.generation not in entry.past or entry.state not in _WITH_EXECUTION:
+                raise
+            return await self._run(request, evolve(step, generation=entry.generation))
 
-    async def _delayed(self, row: Row, step: Step, error: LedgerError) -> PutBack:
+    async def _delayed(self, row: Row, step: Step, error: LedgerError) -> PutBack | Refused:
         """
         Another process may be at this row just now, or was when it died.
 
@@ -151,6 +160,8 @@ class Starter:
             LedgerError: It is something else.
         """
         entry = await asyncio.to_thread(self._ledger.read, step.key)
+        if entry is not None and step.generation in entry.past:
+            return _refused(row, RowState.REJECTED, None, "AttemptOver")
         if entry is None or not may_be_starting(entry, time.time(), fenced=False):
             raise error
         due_at = entry.changed_at + settle_window(entry)

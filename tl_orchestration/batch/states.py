@@ -41,7 +41,7 @@ UNFINISHED = (RowState.PENDING, RowState.STARTED, RowState.ENDED)
 #: States in which a result may be.
 WITH_RESULT = (RowState.SUCCEEDED, RowState.PARTIAL)
 #: Endings that are no success, and that an explicit retry may start again.
-FAILURES = (RowState.FAILED, RowState.CANCELLED, RowState.EXPIRED, RowState.TIMED_OUT)
+FAILURES = (RowState.PARTIAL, RowState.FAILED, RowState.CANCELLED, RowState.EXPIRED, RowState.TIMED_OUT)
 
 
 def final_state(status: str | None) -> RowState:

@@ -103,7 +103,7 @@ class BatchSummary:
         mine: This worker's rows that are in flight or not kept yet.
         requests: Requests by operation, of all workers.
         polls_p95: Polls of an ended row, 95th percentile.
-        changed: Rows whose source changed after their start.
+        unread: Rows that the load took in and that could not be started, because the source has changed since.
         load: What the last pass over the source found.
         stop: A person's word: empty, ``DRAIN`` or ``CANCEL``.
         breaker_open: Whether starts are held because they fail.
@@ -118,6 +118,7 @@ class BatchSummary:
     mine: int = 0
     requests: Mapping[str, int] = field(factory=dict)
     polls_p95: int | None = None
+    unread: int = 0
     load: LoadReport | None = None
     stop: str = ""
     breaker_open: bool = False
@@ -149,9 +150,10 @@ class BatchSummary:
     @property
     def failed(self) -> int:
         """
-        Rows that have ended without success, or that were refused; not those of unknown fate.
+        Rows that have ended without success, that were refused, or that the source no longer has as they were loaded;
+        not those of unknown fate.
         """
-        return self.count(*FAILURES, RowState.REJECTED)
+        return self.count(*FAILURES, RowState.REJECTED) + self.unread
 
     @property
     def is_finished(self) -> bool:
@@ -172,6 +174,7 @@ class BatchSummary:
             "in_flight": self.in_flight,
             "unknown": self.unknown,
             "failed": self.failed,
+            "unread": self.unread,
             "started_here": self.started_here,
             "requests": dict(self.requests),
             "polls_p95": self.polls_p95,

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from tl_orchestration.batch.campaigns import Campaign
+from tl_orchestration.batch.intake import CONFLICT, WITHDRAWN
 from tl_orchestration.batch.states import RowState
 from tl_orchestration.batch.summary import BatchSummary
 from tl_orchestration.database.engine import Database
@@ -27,6 +28,11 @@ def survey(database: Database, campaign: Campaign) -> BatchSummary:
         counts: dict[RowState, int] = {}
         for state, count in connection.execute(select(rows.c.state, func.count()).where(mine).group_by(rows.c.state)):
             counts[RowState(state)] = count
+        unread = 0
+        if RowState.INVALID in counts:
+            loaders = mine & (rows.c.state == RowState.INVALID.value) & rows.c.reason.in_((CONFLICT, WITHDRAWN))
+            known = connection.scalar(select(func.count()).where(loaders)) or 0
+            unread = counts[RowState.INVALID] - known
         spent: dict[str, int] = {}
         for operation, count in connection.execute(
             select(requests.c.operation, requests.c.count).where(requests.c.campaign == campaign.id)
@@ -45,6 +51,7 @@ def survey(database: Database, campaign: Campaign) -> BatchSummary:
         campaign=campaign.name,
         counts=counts,
         requests=spent,
+        unread=unread,
         load=campaign.loaded,
         stop=campaign.stop,
         breaker_open=probe_at is not None,

@@ -22,9 +22,11 @@ from tl_orchestration.batch.rows import Row, Rows, Update
 from tl_orchestration.batch.shares import Shares
 from tl_orchestration.batch.starting import CHANGED, PutBack, Refused, Started, Starter
 from tl_orchestration.batch.states import RowState
+from tl_orchestration.batch.strays import Strays
 from tl_orchestration.batch.summary import BatchOutcome, BatchSummary
 from tl_orchestration.batch.throttle import ThrottledWire
 from tl_orchestration.errors import (
+    InvalidSettings,
     LedgerError,
     NotFound,
     StorageFailed,
@@ -45,6 +47,8 @@ _CAMPAIGN = 0.5
 _BEAT = 5.0
 #: Rows that it takes from the dead at once.
 _ADOPTED = 2000
+#: How often it says who holds the quota while nothing of its own runs, seconds.
+_HELD = 600.0
 #: For how long a store or storage that fails is borne, seconds.
 _PATIENCE = 120.0
 
@@ -92,6 +96,7 @@ class Worker:
         *,
         rows: Rows,
         shares: Shares,
+        strays: Strays,
         breaker: Breaker,
         feed: Feed | None,
         starter: Starter,
@@ -106,6 +111,7 @@ class Worker:
         self._name = name
         self._rows = rows
         self._shares = shares
+        self._strays = strays
         self._breaker = breaker
         self._feed = feed
         self._starter = starter
@@ -122,7 +128,9 @@ class Worker:
         self._overdue = False
         self._beaten = self._looked = self._surveyed = float("-inf")
         self._running: dict[str, Row] = {}
-        self._adopted = float("-inf")
+        self._adopted = self._strayed = self._told_holders = float("-inf")
+        self._straying: asyncio.Task[None] | None = None
+        self._obeyed = False
         self._troubled_since: float | None = None
         self.started = 0
 
@@ -148,8 +156,10 @@ class Worker:
         return evolve(survey, outcome=self._named(outcome), started_here=self.started)
 
     def _named(self, outcome: BatchOutcome) -> BatchOutcome:
-        nothing = outcome is BatchOutcome.FINISHED and not self.started and not self._keeper.kept
-        return BatchOutcome.NOTHING_TO_START if nothing and self._feed is not None else outcome
+        if outcome is not BatchOutcome.FINISHED or self._feed is None:
+            return outcome
+        did = self.started or self._keeper.kept or self._feed.unread
+        return BatchOutcome.FINISHED if did else BatchOutcome.NOTHING_TO_START
 
     def _takes(self, state: RowState) -> bool:
         return self._orders.keep if state is RowState.ENDED else self._orders.follow
@@ -162,6 +172,8 @@ class Worker:
                 return BatchOutcome.INTERRUPTED
             await self._adopt()
             blocked = await self._fill()
+            if blocked is BatchOutcome.AT_CAP and self._orders.follow:
+                await self._make_room()
             if on_progress is not None and time.monotonic() - told >= _LOOK:
                 told = time.monotonic()
                 on_progress(evolve(await self._call(self._survey), started_here=self.started, mine=len(self._tasks)))
@@ -186,6 +198,12 @@ class Worker:
         if self._campaign.stop:
             return BatchOutcome.CANCELLED
         if not self._campaign.is_loaded:
+            seen_at = self._campaign.loader_seen_at or 0.0
+            if self._campaign.loader is None or time.time() - seen_at > self._rows.lease:
+                raise InvalidSettings(
+                    f"Campaign {self._campaign.name} was being loaded again, and that has not come to its end: load it"
+                    " again. What is in flight goes on, and is on record."
+                )
             return BatchOutcome.LEFT_TO_OTHERS
         due = await self._feed.take()
         if isinstance(due, BatchOutcome):
@@ -212,6 +230,9 @@ class Worker:
         survey = await self._call(self._survey)
         if survey.is_finished:
             return BatchOutcome.FINISHED
+        if survey.stop == "CANCEL" and not self._orders.follow and not self._obeyed:
+            self._looked = float("-inf")  # said after the last look, and perhaps before the last start was on record
+            return None
         open_rows = survey.in_flight + survey.count(RowState.ENDED)
         if blocked in {BatchOutcome.CANCELLED, BatchOutcome.STOPPED} and not open_rows:
             return blocked
@@ -239,16 +260,48 @@ class Worker:
         survey = await self._call(self._survey)
         if self._overdue or survey.is_finished:
             return BatchOutcome.IN_FLIGHT
+        if not self._tasks and await self._call(self._rows.to_keep, time.time()):
+            return BatchOutcome.IN_FLIGHT
         if survey.pending and not survey.stop:
             opens_at = await self._breaker.opens_at()
             if opens_at is not None:
                 return BatchOutcome.BREAKER_OPEN if time.time() >= opens_at else None
             if await self._call(self._rows.claimable, time.time()):
-                used, most = await self._call(self._shares.used, time.time())
-                return BatchOutcome.AT_CAP if used <= most * (self._orders.low_water or 0.0) else None
+                mine, used, most = await self._call(self._shares.used, self._campaign.id, time.time())
+                # What other campaigns hold is not this one's to wait for.
+                if used < most and mine <= (self._orders.low_water or 0.0) * (most - used + mine):
+                    return BatchOutcome.AT_CAP
+                if used >= most:
+                    await self._make_room()
+                return None
             if not await self._call(self._rows.others, time.time()):
                 return None  # a slice that rests, such as after a 429, is free again soon
         return None if self._tasks else BatchOutcome.IN_FLIGHT
+
+    async def _make_room(self) -> None:
+        """
+        The quota is full: see whether other campaigns hold shares of it that nobody looks after, and say who does.
+        """
+        now = time.monotonic()
+        if now - self._strayed >= _BEAT and (self._straying is None or self._straying.done()):
+            self._strayed = now
+            self._straying = asyncio.create_task(self._release_strays())
+        if not self._tasks and now - self._told_holders >= _HELD:
+            self._told_holders = now
+            log.warning(
+                "Campaign %s waits for room in the quota %s; in flight: %s. A campaign that nobody runs keeps its share"
+                " until its executions end or are cancelled (`tl batch cancel`).",
+                self._campaign.name,
+                self._campaign.quota,
+                await self._call(self._strays.holders) or "starts under way",
+            )
+
+    async def _release_strays(self) -> None:
+        try:
+            if await self._strays.release():
+                self._awake.set()
+        except LedgerError as error:
+            log.debug("Executions that nobody follows could not be looked at: %s", error)
 
     async def _take_up_own(self) -> None:
         """
@@ -339,11 +392,24 @@ class Worker:
 
     async def _obey(self) -> None:
         """
-        Cancel what this worker follows, once a person has said so. One that only records endings cancels nothing.
+        Cancel what this worker has in flight, once a person has said so: whoever said it cannot see starts that were
+        under way. One that only records endings cancels nothing.
         """
-        if self._campaign.stop == "CANCEL" and self._orders.keep and self._running:
+        if self._campaign.stop != "CANCEL":
+            self._obeyed = False
+            return
+        if not self._orders.keep:
+            return
+        if self._running:
             rows, self._running = list(self._running.values()), {}
             await self._follower.cancel(rows)
+        if not self._orders.follow and not self._obeyed:
+            self._obeyed = True
+            await self._recorder.flush()
+            after = ""
+            while found := await self._call(self._rows.in_flight, _ADOPTED, owner=self._name, after=after):
+                await self._follower.cancel(found)
+                after = found[-1].key
 
     async def _follow(self, row: Row) -> None:
         self._running[row.key] = row
@@ -413,10 +479,10 @@ class Worker:
         """
         End in good order: a start that is under way is finished, and everything that is known is written.
         """
-        writing.cancel()
-        for task in self._tasks:
+        others = [writing] if self._straying is None else [writing, self._straying]
+        for task in (*others, *self._tasks):
             task.cancel()
-        await asyncio.gather(writing, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*others, *self._tasks, return_exceptions=True)
         returns = outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT, BatchOutcome.BREAKER_OPEN} or (
             outcome is BatchOutcome.INTERRUPTED and self._orders.comes_back
         )

@@ -57,6 +57,11 @@ def in_worker() -> None:
 
 
 @dag(schedule=None)
+def in_worker_without_state() -> None:
+    step(deferrable=False, durable=False)
+
+
+@dag(schedule=None)
 def whole_result() -> None:
     step(deferrable=True, defer_after=60, result="full")
 
@@ -138,6 +143,7 @@ deferred()
 grace()
 correlated()
 in_worker()
+in_worker_without_state()
 whole_result()
 judged()
 bad_parameters()

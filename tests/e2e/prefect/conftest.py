@@ -53,9 +53,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectRig]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    flows = [f"{CHECKS}:{name}" for name in FLOWS] + [f"{EXAMPLES}/kyc_onboarding.py:kyc_onboarding"]
+    flows = [f"{CHECKS}:{name}" for name in FLOWS]
+    flows += [f"{example}:{example.stem}" for example in sorted(EXAMPLES.glob("*.py"))]
     flows += ["prefect_blocks.cancelling:cleanup_flow", "prefect_blocks.flows:run_workflow_flow"]
-    flows += ["prefect_blocks.batches:run_batch_flow", f"{EXAMPLES}/weekly_rescreening.py:weekly_rescreening"]
+    flows += ["prefect_blocks.batches:run_batch_flow"]
     home = tmp_path_factory.mktemp("prefect")
     with (
         PrefectRig(home, flows) as rig,

@@ -4,12 +4,19 @@ Every example flow runs on a real server, and says what its docstring asks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import runpy
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import pytest
 
+from prefect_blocks.forwarding import Forwarder
 from tests.e2e.canary import FIRST_NAME, TOKEN
 from tests.e2e.prefect.conftest import EXAMPLES
+from tl_orchestration import Client, OrganizationToken, RunRequest
+from tl_orchestration.webhooks.inbox import Arrival, Inbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +88,73 @@ def test_weekly_rescreening_starts_every_customer_once(rig: PrefectRig, oracle: 
     assert branches(rig, run) == ["transactionlink-run-batch", "report"]
 
 
+@pytest.mark.slow
+def test_kyc_batch_checks_each_applicant_once(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """The example is suspended once for all applicants, starts one execution for each, and records each decision."""
+    name = block("example-batch", duration=6, wait_mode="auto", suspend_after=0)
+
+    run = rig.run_here("kyc-batch-of-applicants", {"workflow": name})
+
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert "Suspended" in rig.states(run)
+    assert sorted(branches(rig, run)) == ["new_applications", "new_applications", "record", "record", "record"]
+    assert [str(task["state_name"]) for task in rig.task_runs(run)].count("Cached") == 1
+    asked = [one["parameters"]["applicationId"] for one in oracle.starts() if one["definition"] == name]
+    assert asked == ["application-1", "application-2", "application-3"]
+
+
+@pytest.mark.slow
+def test_kyc_batch_records_what_was_not_approved(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
+    """Executions that have failed are recorded as such, and do not fail the flow run."""
+    name = block("example-batch-fails", like="kyc-fail")
+
+    run = rig.run_here("kyc-batch-of-applicants", {"workflow": name})
+
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert branches(rig, run).count("record") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [True, False])
+def test_kyc_completed_runs_by_an_announcement(
+    rig: PrefectRig, oracle: Oracle, block: Block, tmp_path: Path, ended: bool
+) -> None:
+    """The forwarder's event runs the example, which records what has ended, and nothing else."""
+    from prefect import get_client
+
+    name = block(f"example-announced-{ended}", duration=600)
+    with Client(OrganizationToken(TOKEN), oracle.url) as service:
+        execution_id = service.run(RunRequest(name)).id
+    if ended:
+        oracle.end(execution_id)
+    trigger: Any = runpy.run_path(str(EXAMPLES / "kyc_completed.py"))["announced"]
+
+    with contextlib.closing(Inbox(f"sqlite:///{tmp_path}/inbox.db")) as inbox, get_client(sync_client=True) as client:
+        trigger.set_deployment_id(client.read_deployment_by_name("kyc-completed/rig").id)
+        trigger.parameters |= {"workflow": name}
+        automation_id: UUID = client.create_automation(trigger.as_automation())
+        try:
+            inbox.put([Arrival("transactionlink", execution_id, "", uuid4().hex, time.time())])
+            Forwarder(inbox).turn(client)
+            (run,) = rig.wait_for(lambda: about(rig, execution_id), "the flow run of the example", 60)
+        finally:
+            client.delete_automation(automation_id)
+
+    assert rig.wait_for_end(run) == "Completed", rig.describe(run)
+    assert branches(rig, run) == (["record"] if ended else [])
+
+
+def about(rig: PrefectRig, execution_id: str) -> list[str] | None:
+    """The runs of the example about an execution."""
+    runs = rig.flow_runs_of("kyc-completed/rig")
+    return [str(run["id"]) for run in runs if run["parameters"]["execution_id"] == execution_id] or None
+
+
 def test_every_example_has_its_test() -> None:
-    """Whoever adds an example serves it to this folder's runner, and adds its test."""
-    assert [file.name for file in sorted(EXAMPLES.glob("*.py"))] == ["kyc_onboarding.py", "weekly_rescreening.py"]
+    """Whoever adds an example adds its test."""
+    assert [file.stem for file in sorted(EXAMPLES.glob("*.py"))] == [
+        "kyc_batch_of_applicants",
+        "kyc_completed",
+        "kyc_onboarding",
+        "weekly_rescreening",
+    ]

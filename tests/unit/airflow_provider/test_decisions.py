@@ -96,6 +96,15 @@ def test_running_task(answer: dict[str, Any], states: Any, *, expected: bool) ->
     assert answer["asked"] == Task(map_index=3).asked
 
 
+@pytest.mark.parametrize(("state", "ends"), [("restarting", True), ("failed", True), ("running", False), (None, False)])
+def test_clear_of_a_running_task_that_keeps_nothing(answer: dict[str, Any], state: str | None, *, ends: bool) -> None:
+    """Where the next try does not find what this one has started, a clear ends it, in a stop and before a deferral."""
+    answer["states"] = {"run-1": {"check": state}}
+    assert decisions.somebody_decided({"ti": Task()}, durable=False) is ends
+    assert decisions.ended_already({"ti": Task()}, durable=False) is ends
+    assert decisions.ended_already({"ti": Task()}) is (state == "failed")
+
+
 @pytest.mark.usefixtures("_until_3_3")
 def test_trigger_without_a_task(answer: dict[str, Any]) -> None:
     """A trigger that belongs to no task cancels nothing."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider.events import Ending, WaitEvent
 from airflow_provider.failures import TransactionlinkFailure
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
 from airflow_provider.versions import AirflowSensorTimeout, AirflowSkipException
@@ -228,3 +229,47 @@ def test_token_that_is_rotated_ends_no_sensor(monkeypatch: pytest.MonkeyPatch, r
     assert not later.poke(context(datetime.now(UTC))).is_done
     with pytest.raises(TransactionlinkFailure, match="401"):
         later.poke(context())
+
+
+def test_outage_ends_no_deferred_sensor(remote: Remote) -> None:
+    """The trigger gives up after a quarter of an hour; the sensor asks on until its own timeout."""
+    chosen, given = sensor(running(remote), deferrable=True), context()
+    with pytest.raises(TaskDeferred) as caught:
+        chosen.execute(given)
+    said = WaitEvent(
+        ending=Ending.FAILED,
+        execution_id=chosen.execution_id,
+        deadline=caught.value.trigger.deadline,
+        error="ServerError",
+        status_code=502,
+    )
+    with pytest.raises(TaskDeferred) as again:
+        chosen.resume_execution("execute_complete", {"event": said.to_dict()}, given)
+    assert again.value.trigger.deadline == caught.value.trigger.deadline
+
+
+def test_timeout_in_an_outage_is_a_timeout(remote: Remote) -> None:
+    """With retries, anything else would begin the whole timeout again."""
+    chosen = sensor(running(remote), deferrable=True)
+    said = WaitEvent(ending=Ending.DEADLINE, execution_id=chosen.execution_id, deadline=1.0)
+    remote.order("status", "status", status=503, times=20)
+    with pytest.raises(AirflowSensorTimeout, match="could not be asked"):
+        chosen.resume_execution("execute_complete", {"event": said.to_dict()}, context())
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"on_partial": "maybe"}, "'on_partial' must be in"),
+        ({"result_fields": ["a"]}, "'list' object has no attribute"),
+    ],
+)
+def test_argument_that_cannot_be_used_fails_at_once(
+    remote: Remote, arguments: dict[str, Any], says: str, *, deferrable: bool
+) -> None:
+    """As in the operator: one sentence that names the task, and no retry."""
+    with pytest.raises(TransactionlinkFailure) as caught:
+        sensor(running(remote), deferrable=deferrable, **arguments).execute(context())
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -268,6 +268,46 @@ class TestStops:
         (start,) = remote.starts()
         assert [cancel["execution_id"] for cancel in remote.cancels()] == [start["execution_id"]]
 
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_cleared_task_that_keeps_nothing_cancels(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, *, deferrable: bool
+    ) -> None:
+        """With durable=False the next try starts another execution, so the one that was cleared ends this one."""
+        connect(
+            monkeypatch, remote.url, "transactionlink", {"execution_url": "https://example.org/{execution_id}"}
+        )
+        monkeypatch.setattr(versions, "task_states", lambda **_: {"run": {"check": "restarting"}})
+        task = step(workflow_definition_id="kyc-slow", durable=False, deferrable=deferrable)
+        given = context()
+        if not deferrable:
+            given["ti"].on_push = task.on_kill  # once the link to what was started is stored
+        with pytest.raises(TransactionlinkFailure, match="was cancelled"):
+            task.execute(given)
+        (start,) = remote.starts()
+        assert [cancel["execution_id"] for cancel in remote.cancels()] == [start["execution_id"]]
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            ({"on_unknown_start": "maybe"}, "'on_unknown_start' must be in"),
+            ({"on_link_lost": "maybe"}, "'on_link_lost' must be in"),
+            ({"on_changed_request": "maybe"}, "'on_changed_request' must be in"),
+            ({"on_unknown_start": "restart"}, "on_unknown_start='restart' needs durable=True or a key"),
+            ({"on_unknown_start": "repeat-same-key"}, "on_unknown_start='repeat-same-key' needs durable=True or a key"),
+            ({"on_changed_request": "reattach"}, "on_changed_request='reattach' needs durable=True or a key"),
+            ({"on_link_lost": "restart"}, "on_link_lost='restart' needs durable=True or a key"),
+            ({"correlation_parameter": "reference"}, "correlation_parameter needs durable=True or a key"),
+            ({"status_map": "x"}, "status_map must be a dict from the service's words to their meanings, not str"),
+        ],
+    )
+    def test_step_that_keeps_nothing_takes_no_argument_about_what_is_kept(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, arguments: dict[str, Any], says: str
+    ) -> None:
+        """durable=False: a word that is none, or that nothing could heed, is refused before the start."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        assert says in str(refused(context(), durable=False, **arguments))
+        assert remote.starts() == []
+
     def test_stop_while_a_retry_attaches_cancels_what_it_has_on_record(
         self, monkeypatch: pytest.MonkeyPatch, remote: Remote
     ) -> None:
@@ -302,6 +342,35 @@ class TestStops:
         error = refused(context(store), correlation_parameter="reference")
         assert isinstance(error, StartOutcomeUnknown)
         assert len(remote.starts()) <= 1
+
+    @pytest.mark.parametrize("status", ["MYSTERY", None])
+    def test_time_that_is_up_ends_nothing_whose_status_is_unknown(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, caplog: pytest.LogCaptureFixture, status: str | None
+    ) -> None:
+        """execution_timeout in a wait: one last poll says whether the execution is cancelled."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        store, asked = Store(), {"workflow_definition_id": "kyc-slow"}
+        with pytest.raises(TaskDeferred):
+            step(deferrable=True, **asked).execute(context(store))
+        (start,) = remote.starts()
+        if status is not None:
+            remote.force(start["execution_id"], status=status)
+        with pytest.raises(AirflowTaskTimeout), execution_timeout():
+            step(**asked).execute(context(store))
+        assert len(remote.cancels()) == (1 if status is None else 0)
+        assert f"Execution {start['execution_id']}" in caplog.records[-1].getMessage()
+
+    @pytest.mark.parametrize(
+        "arguments", [{"fail_when": "decision == 'reject'"}, {"result_fields": {"a": "b"}}, {"result": "full"}]
+    )
+    def test_step_that_does_not_wait_takes_no_rule_about_the_end(
+        self, monkeypatch: pytest.MonkeyPatch, remote: Remote, arguments: dict[str, Any]
+    ) -> None:
+        """A verdict that nobody would ask for is refused before the start."""
+        connect(monkeypatch, remote.url, "transactionlink")
+        error = refused(context(), wait_for_completion=False, **arguments)
+        assert f"nothing heeds {next(iter(arguments))}: give that to the sensor" in str(error)
+        assert remote.starts() == []
 
     def test_time_that_is_up_before_the_start_leaves_no_doubt(
         self, monkeypatch: pytest.MonkeyPatch, remote: Remote, caplog: pytest.LogCaptureFixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +18,26 @@ from prefect import flow, get_client, runtime
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from prefect_blocks import waking
+from dev.services import free_port
+from prefect_blocks import TransactionlinkCredentials, waking
 from prefect_blocks.__main__ import main
 from prefect_blocks.automations import delete_automations
-from tests.fences import Page, placed, running
-from tests.remote import Remote
-from tests.wire.prefect_blocks.conftest import MakeWorkflow
-from tl_orchestration.errors import StartOutcomeUnknown
+from prefect_blocks.versions import load_block
+from tests.fences import Page, bash, placed, running, until_it_answers
+from tests.remote import TOKEN, Remote
+from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
+from tl_orchestration.errors import InvalidRequest, StartOutcomeUnknown
+from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.webhooks.inbox import Arrival, Inbox
 
 SUSPENDED = Page("how-to/wait-without-a-worker-in-prefect.md")
 WOKEN = Page("how-to/wake-prefect-with-webhooks.md")
 UNKNOWN = Page("how-to/unknown-start.md")
+ONE_STEP = Page("how-to/run-a-step-in-prefect.md")
+MANY_STEPS = Page("how-to/run-many-steps-in-prefect.md")
+RESULTS = Page("how-to/keep-results-out-of-prefect.md")
+TUTORIAL = Page("tutorial.md")
+BUCKET = "s3://kyc-results/"
 MODULE = ["python", "-m", "prefect_blocks"]
 
 
@@ -63,6 +72,85 @@ def test_flow_that_waits(remote: Remote, workflow: MakeWorkflow, tmp_path: Path)
     assert onboarding("application-7") == "SUCCEEDED"
     (start,) = remote.starts()
     assert start["parameters"] == {"applicationId": "application-7"}
+
+
+@pytest.fixture
+def token(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token in the environment; the vendor's default address is the sandbox's."""
+    monkeypatch.setenv("TRANSACTIONLINK_TOKEN", TOKEN)
+    monkeypatch.setattr(Transactionlink, "default_base_url", remote.url)
+
+
+@pytest.fixture
+def kyc(remote: Remote) -> None:
+    """Credentials that are saved as ``kyc``."""
+    credentials_for(remote).save("kyc", overwrite=True)
+
+
+class TestOneStep:
+    @pytest.mark.usefixtures("token")
+    def test_as_a_task(self, remote: Remote, tmp_path: Path) -> None:
+        """The blocks are saved, and a task runs the workflow to its decision."""
+        names_of(ONE_STEP.fence("python", 0), tmp_path)
+        onboarding = names_of(ONE_STEP.fence("python", 1), tmp_path)["onboarding"]
+        assert onboarding("application-7") == "approve"
+        (start,) = remote.starts()
+        assert start["parameters"] == {"applicationId": "application-7"}
+
+    def test_waited_for_elsewhere(self, remote: Remote, workflow: MakeWorkflow, tmp_path: Path) -> None:
+        """One flow starts the execution, another one waits for it."""
+        workflow(result_fields={"decision": "decision"})
+        names = names_of(ONE_STEP.fence("python", 2), tmp_path)
+        execution_id = names["begin"]("application-7")
+        assert names["finish"](execution_id) == "approve"
+        assert [start["execution_id"] for start in remote.starts()] == [execution_id]
+
+    def test_credentials_of_other_services(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both are saved."""
+        for name in ("LEGACY_KEY", "LEGACY_SECRET", "B3OS_KEY"):
+            monkeypatch.setenv(name, "b3sk_sandbox")
+        names_of(ONE_STEP.fence("python", 3), tmp_path)
+        saved = [load_block(TransactionlinkCredentials, name).service for name in ("legacy", "b3os")]
+        assert saved == ["transactionlink-legacy", "b3os"]
+
+
+@pytest.mark.usefixtures("kyc")
+def test_many_steps(remote: Remote, workflow: MakeWorkflow, tmp_path: Path) -> None:
+    """Each element is started once, and all are waited for."""
+    workflow()
+    many = names_of(MANY_STEPS.fence("python"), tmp_path)["kyc_of_new_applications"]
+    assert many() == {"SUCCEEDED": 3}
+    asked = sorted(start["parameters"]["applicationId"] for start in remote.starts())
+    assert asked == ["application-1", "application-2", "application-3"]
+
+
+@pytest.mark.usefixtures("kyc", "remote")
+def test_result_in_a_storage(tmp_path: Path) -> None:
+    """The step writes the result, a later task reads it, and the outcome says where it is."""
+    names_of(placed(RESULTS.fence("python", 0), {BUCKET: f"file://{tmp_path}/results/"}), tmp_path)
+    onboarding = names_of(RESULTS.fence("python", 1), tmp_path)["onboarding"]
+    assert onboarding("application-7") is True
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("token")
+def test_results_go_where_the_credentials_allow(tmp_path: Path) -> None:
+    """A workflow with another storage URI is refused when its block is made."""
+    names_of(RESULTS.fence("python", 2), tmp_path)
+    with pytest.raises(InvalidRequest, match="result_uri_prefixes"):
+        names_of(placed(RESULTS.fence("python", 0), {BUCKET: f"file://{tmp_path}/results/"}), tmp_path)
+
+
+def test_first_flow(tmp_path: Path) -> None:
+    """The reader's own flow, on a sandbox of his own, opens the account."""
+    (tmp_path / ".venvs").mkdir()
+    (tmp_path / ".venvs/prefect").symlink_to(Path(sys.executable).parents[1])
+    there = {"8322": str(free_port())}
+    (tmp_path / "my_first_flow.py").write_text(placed(TUTORIAL.fence("python", 2), there))
+    with running(placed(TUTORIAL.fence("bash", 7), there), tmp_path):
+        until_it_answers(f"http://127.0.0.1:{there['8322']}")
+        said = bash(TUTORIAL.fence("bash", 8), tmp_path, {"PREFECT_API_URL": PREFECT_API_URL.value()})
+    assert "account opened: approve in " in said
 
 
 def test_what_each_server_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +206,7 @@ def test_deployment_runs_when_an_execution_ends(tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:
         deployment_id = client.create_deployment(client.create_flow(after_check), "prod")
         names_of(WOKEN.fence("python"), tmp_path)
-        (made,) = client.read_automations_by_name("a check has ended")
+        (made,) = client.read_automations_by_name("a check was announced")
         client.delete_automation(made.id)
     (action,) = made.actions
     assert getattr(action, "deployment_id", None) == deployment_id
