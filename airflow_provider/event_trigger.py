@@ -39,7 +39,9 @@ class TransactionlinkWorkflowEventTrigger(BaseEventTrigger):
 
     Args:
         transactionlink_conn_id: Connection to ask with. It, or ``[transactionlink] inbox_url``, names the inbox.
-        workflow_definition_id: Only executions of this definition. Default: all that the connection may read.
+        workflow_definition_id: Only executions of this definition; those of which the service does not tell the
+            definition, as the legacy API does not, are reported all the same, and a warning says so. Default: all that
+            the connection may read.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class TransactionlinkWorkflowEventTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.transactionlink_conn_id = transactionlink_conn_id
         self.workflow_definition_id = workflow_definition_id
-        self._failing = self._troubled = False
+        self._failing = self._troubled = self._said_undefined = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """
@@ -161,10 +163,22 @@ class TransactionlinkWorkflowEventTrigger(BaseEventTrigger):
         if not execution.is_terminal:
             completions.goes_on(execution_id, now())
             return None
-        if self.workflow_definition_id not in {None, execution.workflow_definition_id}:
+        if execution.workflow_definition_id is None:
+            self._say_undefined(execution)
+        elif self.workflow_definition_id not in {None, execution.workflow_definition_id}:
             completions.has_ended(execution_id, now())
             return None
         return execution
+
+    def _say_undefined(self, execution: Execution) -> None:
+        if self.workflow_definition_id is not None and not self._said_undefined:
+            self._said_undefined = True
+            self.log.warning(
+                "The service does not tell the definition of execution %s, so workflow_definition_id=%r holds nothing"
+                " back here: completions of unknown definitions are reported. Let the DAG leave what it does not know.",
+                execution.id,
+                self.workflow_definition_id,
+            )
 
     async def _store(self, document: dict[str, Any], stored: dict[str, Any] | None) -> dict[str, Any] | None:
         """

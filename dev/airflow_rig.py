@@ -162,12 +162,6 @@ class AirflowRig(Rig, AirflowApi):
         self._ended.discard(name)
         self._wait_until_healthy(since, timeout, only=name)
 
-    def processes(self) -> list[int]:
-        """
-        Pids of everything that runs in this rig.
-        """
-        return sessions.members(s.session for s in self._services.values() if s.session is not None)
-
     def task_process(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, timeout: float = 30) -> int:
         """
         Wait until a task runs.

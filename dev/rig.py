@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from dev import sessions
 from dev.http_service import HttpService, ServiceError
 from dev.services import Guard, Service, tail
 
@@ -87,6 +88,12 @@ class Rig(HttpService):
         finally:
             guard.close()
             self.close()
+
+    def processes(self) -> list[int]:
+        """
+        Pids of everything that runs in this rig.
+        """
+        return sessions.members(s.session for s in self._services.values() if s.session is not None)
 
     def check(self) -> None:
         """

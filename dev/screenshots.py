@@ -134,7 +134,8 @@ def main() -> int:
         page.call("Runtime.evaluate", expression="document.querySelector('[aria-label=\"Edit Connection\"]').click()")
         form = "document.querySelector('[role=dialog]')"
         page.until(f"{form} && {form}.innerText.includes('Extra Fields')")
-        extra = "[...document.querySelectorAll('[role=dialog] button')].find(one => one.textContent.trim() == 'Extra Fields')"
+        buttons = "[...document.querySelectorAll('[role=dialog] button')]"
+        extra = f"{buttons}.find(one => one.textContent.trim() == 'Extra Fields')"
         page.call("Runtime.evaluate", expression=f"{extra}.click()")
         page.until(f"{form}.innerText.includes('Workspace id')")
         page.take("connection-form", 1900)

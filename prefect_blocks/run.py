@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from uuid import UUID
 
+    from prefect_blocks.suspending import Suspension
     from prefect_blocks.twins import Twin, Twofold
     from prefect_blocks.workflow import TransactionlinkWorkflow
     from tl_orchestration import AsyncClient, Client, Execution, Handle

@@ -203,6 +203,7 @@ class Suspension:
 
     say: Callable[[str], object]
     tasks: Watch = field(factory=Watch)
+    _of: tuple[UUID, datetime] | None = field(default=None, init=False)
 
     def around(self, wait: Twofold[T]) -> Twofold[T]:
         """
@@ -212,9 +213,9 @@ class Suspension:
         try:
             found = yield from wait
         except (Exception, asyncio.CancelledError):
-            yield from _shielded(self._end)
+            yield from self._end()
             raise
-        yield from _shielded(self._end)
+        yield from self._end()
         return found
 
     def attempt(
@@ -251,20 +252,22 @@ class Suspension:
         return SLICE
 
     def _announce(self, execution_ids: Sequence[str]) -> bool:
+        self._of = _pass()
         with _announcements:
-            _announcing.setdefault(_pass(), set()).add(self)
+            _announcing.setdefault(self._of, set()).add(self)
         return _announced(execution_ids)
 
-    def _end(self) -> None:
+    def _end(self) -> Twofold[None]:
+        if self._of is not None:
+            yield from _shielded(partial(self._take_back, self._of))
+
+    def _take_back(self, of: tuple[UUID, datetime]) -> None:
         """
         Only the last wait takes back what several have announced. The event has the time at which that was so: one that
         begins then has announced later, and its announcement stands.
         """
-        of = _pass()
         with _announcements:
-            waits = _announcing.get(of, set())
-            if self not in waits:
-                return
+            waits = _announcing[of]
             waits.remove(self)
             if waits:
                 return
@@ -394,14 +397,14 @@ def _sent(event: dict[str, Any]) -> bool:
     return True
 
 
-def _shielded(call: Callable[[], T]) -> Twin[T]:
+def _shielded(call: Callable[[], None]) -> Twin[None]:
     """
     In an event loop in a thread, and to its end: a time-out cancels whatever is awaited, again and again.
     """
 
-    async def there() -> T:
+    async def there() -> None:
         with anyio.CancelScope(shield=True):
-            return await asyncio.to_thread(call)
+            await asyncio.to_thread(call)
 
     return Twin(call, there)
 

@@ -42,12 +42,13 @@ def test_linked_tests_exist(document: Path) -> None:
 
 
 def test_each_ending_has_its_test() -> None:
-    """Each row about what ends an execution in Airflow leads to its test, or says that there is none."""
+    """Each row about what ends an execution in Airflow leads to its test, or says why there is none."""
     lines = (PROJECT / "docs/reference/airflow-endings.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|") and not line.startswith("| ---")]
     evidence = [row.rstrip("| ").rsplit("| ", 1)[-1] for row in rows]
     assert len(evidence) > 40
-    assert [cell for cell in evidence if not LINKED_TEST.search(cell) and cell not in {"test", "none"}] == []
+    reasons = [cell for cell in evidence if not LINKED_TEST.search(cell) and cell != "test"]
+    assert [cell for cell in reasons if not re.fullmatch(r"none: \w.{20,}", cell)] == []
 
 
 def known(file: Path) -> set[str]:

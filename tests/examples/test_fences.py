@@ -29,7 +29,7 @@ from tl_orchestration.services.transactionlink import Transactionlink
 #: Whoever adds a fence adds its test: here, in ``test_airflow_fences.py`` or in ``test_webhooks_fences.py``;
 #: for Prefect in ``tests/wire/prefect_blocks/test_fences.py``; or where the line says. Without a language: a drawing.
 FENCES = {
-    "how-to/interactive-executions.md": {"python": 3},
+    "how-to/interactive-executions.md": {"python": 4},
     "how-to/keep-results-out-of-airflow.md": {"python": 2, "json": 2},
     "how-to/keep-results-out-of-prefect.md": {"python": 3},
     "how-to/rescreen-your-customer-book.md": {"bash": 1},

@@ -73,6 +73,38 @@ def test_command_names_the_extra_that_is_missing(bare_python: Path, tmp_path: Pa
     assert done.stderr.strip() == "tl needs an extra: pip install 'tl-orchestration[cli]'"
 
 
+@pytest.mark.slow
+def test_airflow_finds_what_the_wheel_brings(wheel: Path, tmp_path: Path) -> None:
+    """Provider, plugin and `@task.transactionlink` come from the installed wheel, in an environment with Airflow."""
+    call(sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
+    python = tmp_path / "env" / "bin" / "python"
+    call(sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python", python, wheel, cwd=tmp_path)
+    # Airflow and all else from here; a path that a .pth file names brings no editable installation along.
+    installed, ours = (
+        Path(call(one, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+        for one in (python, sys.executable)
+    )
+    (installed / "airflow.pth").write_text(f"{ours}\n")
+    script = (
+        "import airflow_provider, tl_orchestration\n"
+        "from airflow.plugins_manager import get_plugin_info\n"
+        "from airflow.providers_manager import ProvidersManager\n"
+        "from airflow.sdk import task\n"
+        "providers = ProvidersManager()\n"
+        "found = [airflow_provider.__file__, tl_orchestration.__file__, task.transactionlink.__module__,"
+        " 'tl-orchestration' in providers.providers, 'transactionlink' in providers.hooks,"
+        " 'transactionlink' in [plugin['name'] for plugin in get_plugin_info(['name'])]]\n"
+        "print('FOUND', *found)\n"
+    )
+    env = {"AIRFLOW_HOME": str(tmp_path / "airflow"), "PATH": os.environ["PATH"]}
+    done = subprocess.run([python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+    (said,) = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND")]
+    files = [str(installed / name / "__init__.py") for name in ("airflow_provider", "tl_orchestration")]
+    assert said == [*files, "airflow_provider.decorators", "True", "True", "True"]
+
+
 def test_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     """Wheel and source distribution depend on the source alone: not on its place, times, rights or the calendar."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "docs", "constraints")

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -126,7 +126,7 @@ class Worker:
         self._awake = asyncio.Event()
         self._fatal: BaseException | None = None
         self._overdue = False
-        self._beaten = self._looked = self._surveyed = float("-inf")
+        self._looked = self._surveyed = float("-inf")
         self._running: dict[str, Row] = {}
         self._adopted = self._strayed = self._told_holders = float("-inf")
         self._straying: asyncio.Task[None] | None = None
@@ -143,7 +143,7 @@ class Worker:
         """
         self._orders = orders
         await self._call(self._rows.enter, self._campaign.namespace, self._campaign.quota, time.time())
-        writing = asyncio.create_task(self._write_all())
+        writing = [asyncio.create_task(self._write_all()), asyncio.create_task(self._live())]
         outcome = BatchOutcome.INTERRUPTED
         try:
             await self._take_up_own()
@@ -434,7 +434,7 @@ class Worker:
 
     async def _write_all(self) -> None:
         """
-        Put on record what has gathered, say that this worker lives; as long as it does.
+        Put on record what has gathered, as long as this worker lives.
         """
         while True:
             await asyncio.sleep(_FLUSH)
@@ -442,8 +442,6 @@ class Worker:
                 await self._recorder.flush()
                 if self._keeper.is_due:
                     await self._keep()
-                if time.monotonic() - self._beaten >= _BEAT:
-                    await self._beat()
             except (LedgerError, StorageFailed) as error:
                 self._trouble(error)
             except Exception as error:
@@ -452,6 +450,17 @@ class Worker:
                 return
             else:
                 self._troubled_since = None
+
+    async def _live(self) -> None:
+        """
+        Say that this worker lives, however long a part takes to be written.
+        """
+        while True:
+            try:
+                await self._beat()
+            except LedgerError as error:
+                log.debug("This worker could not say that it lives: %s", error)
+            await asyncio.sleep(_BEAT)
 
     def _trouble(self, error: TransactionlinkError) -> None:
         now = time.monotonic()
@@ -467,7 +476,6 @@ class Worker:
         self._awake.set()
 
     async def _beat(self) -> None:
-        self._beaten = time.monotonic()
         spent, self._wire.spent = self._wire.spent, type(self._wire.spent)()
         try:
             await self._call(self._rows.beat, time.time(), spent)
@@ -475,11 +483,11 @@ class Worker:
             self._wire.spent += spent
             raise
 
-    async def _end(self, writing: asyncio.Task[None], outcome: BatchOutcome) -> None:
+    async def _end(self, writing: Sequence[asyncio.Task[None]], outcome: BatchOutcome) -> None:
         """
         End in good order: a start that is under way is finished, and everything that is known is written.
         """
-        others = [writing] if self._straying is None else [writing, self._straying]
+        others = [*writing] if self._straying is None else [*writing, self._straying]
         for task in (*others, *self._tasks):
             task.cancel()
         await asyncio.gather(*others, *self._tasks, return_exceptions=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tl_orchestration.client import AsyncClient
 
 _NOTICE = "Interrupted: ending in good order; executions go on. Ctrl-C again gives up."
-_RETRIABLE = ("FAILED", "CANCELLED", "EXPIRED", "TIMED_OUT", "REJECTED", "UNKNOWN")
+_RETRIABLE = ("PARTIAL", "FAILED", "CANCELLED", "EXPIRED", "TIMED_OUT", "REJECTED", "UNKNOWN")
 
 
 @click.group()

@@ -73,6 +73,11 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
                 ("output", summary.output),
             ]
         )
+    if summary.unread:
+        tell(
+            f"{summary.unread} rows were not started, because the source has changed since it was loaded: run it again"
+            " (a query with --reload), which takes them as they are now."
+        )
     if summary.unknown:
         tell(
             f"{summary.unknown} rows may or may not have started: `tl batch export {summary.campaign} --state UNKNOWN`"

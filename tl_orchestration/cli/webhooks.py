@@ -12,20 +12,23 @@ import threading
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from tl_orchestration.cli import missing_extra, stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.durations import duration
-from tl_orchestration.cli.outcomes import SUCCESS, UNEXPECTED
+from tl_orchestration.cli.outcomes import INTERRUPTED, SUCCESS, UNEXPECTED
 from tl_orchestration.cli.output import answer_json, answer_lines, tell
 from tl_orchestration.cli.settings import verbose_option
-from tl_orchestration.errors import InvalidSettings, WebhookRefused
+from tl_orchestration.errors import InvalidSettings, WebhookRefused, WebhookUndecided
 from tl_orchestration.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tl_orchestration.webhooks.handed_over import Handed
     from tl_orchestration.webhooks.inbox import Inbox
     from tl_orchestration.webhooks.public_key import KeyServer
     from tl_orchestration.webhooks.signatures import Verifier
@@ -141,6 +144,8 @@ def ingest(
     FILE has one JSON object on each line, with "headers" (an object, or a list of pairs) and "body_base64" (the
     untouched bytes); `-` for standard input. Or, with --body, it has the headers of one delivery as they arrived, one
     on each line.
+
+    What is not taken is told at once. Ctrl-C or a termination signal ends the reading, and the counts are printed.
     """
     if (code := _missing()) is not None:
         return code
@@ -151,18 +156,17 @@ def ingest(
         raise InvalidSettings(f"There is no signing secret of B3OS: set {_SECRET} or {_SECRET}_FILE.")
     found = from_lines(deliveries) if body is None else from_parts(deliveries.read(), body.read())
     try:
-        done = Ingest(inbox, verifiers[service]).take(found)
+        with _UntilSignal() as until_signal:
+            done = Ingest(inbox, verifiers[service], _tell_not_taken).take(until_signal.items(found))
     finally:
         inbox.close()
-    for number, reason in done.refused.items():
-        tell(f"Delivery {number} was refused: {reason}")
-    for number, reason in done.undecided.items():
-        tell(f"Delivery {number} could not be verified now: {reason} Hand it over again.")
     if as_json:
-        answer_json({"taken": done.taken, "refused": list(done.refused), "undecided": list(done.undecided)})
+        answer_json({"taken": done.taken, "refused": done.refused, "undecided": done.undecided})
     else:
         counts = {"taken": done.taken, "refused": len(done.refused), "undecided": len(done.undecided)}
         answer_lines([(name, str(count)) for name, count in counts.items()])
+    if until_signal.came:
+        return INTERRUPTED
     return UNEXPECTED if done.refused or done.undecided else SUCCESS
 
 
@@ -287,6 +291,61 @@ def purge(older_than: float, most: int, url: str | None, as_json: bool) -> int:
     else:
         tell(f"{purged} rows were forgotten.")
     return SUCCESS
+
+
+class _Ended(BaseException):
+    """
+    A signal came while an input was being read.
+    """
+
+
+class _UntilSignal:
+    """
+    Ends an input at Ctrl-C or a termination signal, with what was read before; a second signal ends the program.
+
+    Attributes:
+        came: Whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._reading = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> _UntilSignal:
+        self._former = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def items(self, items: Iterator[Handed]) -> Iterator[Handed]:
+        try:
+            while True:
+                self._reading = True
+                item = None if self.came else next(items, None)
+                self._reading = False
+                if item is None:
+                    return
+                yield item
+        except _Ended:
+            return
+
+    def _end(self, *_: object) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+        if self._reading:
+            self._reading = False
+            raise _Ended
+
+
+def _tell_not_taken(number: int, reason: WebhookRefused) -> None:
+    if isinstance(reason, WebhookUndecided):
+        tell(f"Delivery {number} could not be verified now: {reason} Hand it over again.")
+    else:
+        tell(f"Delivery {number} was refused: {reason}")
 
 
 def _missing() -> int | None:

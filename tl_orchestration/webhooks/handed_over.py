@@ -74,23 +74,34 @@ class Ingested:
 
     Args:
         taken: How many are in the inbox now.
-        refused: By number, from 1, why one is not proven.
-        undecided: By number, why nobody knows; it should be handed over again.
+        refused: Numbers, from 1, of those that are not proven.
+        undecided: Numbers of those of which nobody knows; they should be handed over again.
     """
 
     taken: int = 0
-    refused: dict[int, str] = Factory(dict)
-    undecided: dict[int, str] = Factory(dict)
+    refused: list[int] = Factory(list)
+    undecided: list[int] = Factory(list)
 
 
 class Ingest:
     """
     Verifies deliveries of one service, and keeps them.
+
+    Args:
+        told: Called with the number of each delivery that is not taken and why, as soon as it is decided.
     """
 
-    def __init__(self, inbox: Inbox, verifier: Verifier, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        verifier: Verifier,
+        told: Callable[[int, WebhookRefused], None],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._inbox = inbox
         self._verifier = verifier
+        self._told = told
         self._now = now
 
     def take(self, deliveries: Iterable[Handed]) -> Ingested:
@@ -107,9 +118,11 @@ class Ingest:
                 try:
                     waiting.append(writer.submit(self._arrival(handed)))
                 except WebhookUndecided as undecided:
-                    done.undecided[number] = str(undecided)
+                    done.undecided.append(number)
+                    self._told(number, undecided)
                 except WebhookRefused as refused:
-                    done.refused[number] = str(refused)
+                    done.refused.append(number)
+                    self._told(number, refused)
                 while waiting and (waiting[0].done() or len(waiting) >= PORTION):
                     waiting.popleft().result()
                     done.taken += 1

@@ -97,7 +97,7 @@ def test_kyc_batch_checks_each_applicant_once(rig: PrefectRig, oracle: Oracle, b
 
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert "Suspended" in rig.states(run)
-    assert sorted(branches(rig, run)) == ["new_applications", "new_applications", "record", "record", "record"]
+    ran(rig, run, ["new_applications", "new_applications", "record", "record", "record"])
     assert [str(task["state_name"]) for task in rig.task_runs(run)].count("Cached") == 1
     asked = [one["parameters"]["applicationId"] for one in oracle.starts() if one["definition"] == name]
     assert asked == ["application-1", "application-2", "application-3"]
@@ -111,7 +111,7 @@ def test_kyc_batch_records_what_was_not_approved(rig: PrefectRig, oracle: Oracle
     run = rig.run_here("kyc-batch-of-applicants", {"workflow": name})
 
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
-    assert branches(rig, run).count("record") == 3
+    ran(rig, run, ["new_applications", "record", "record", "record"])
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_kyc_completed_runs_by_an_announcement(
     """The forwarder's event runs the example, which records what has ended, and nothing else."""
     from prefect import get_client
 
-    name = block(f"example-announced-{ended}", duration=600)
+    name = block(f"example-announced-{str(ended).lower()}", duration=600)
     with Client(OrganizationToken(TOKEN), oracle.url) as service:
         execution_id = service.run(RunRequest(name)).id
     if ended:
@@ -141,7 +141,12 @@ def test_kyc_completed_runs_by_an_announcement(
             client.delete_automation(automation_id)
 
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
-    assert branches(rig, run) == (["record"] if ended else [])
+    ran(rig, run, ["record"] if ended else [])
+
+
+def ran(rig: PrefectRig, run: str, tasks: list[str]) -> None:
+    """Wait until the server, which hears of task runs later than of the flow run, tells of these and no others."""
+    rig.wait_for(lambda: sorted(branches(rig, run)) == tasks or None, f"the runs of {tasks}", 30)
 
 
 def about(rig: PrefectRig, execution_id: str) -> list[str] | None:

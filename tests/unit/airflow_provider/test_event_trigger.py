@@ -120,6 +120,20 @@ def test_other_definitions_are_passed_over(remote: Remote, inbox: Inbox) -> None
     assert [one["execution_id"] for one in found] == [wanted]
 
 
+def test_definition_that_is_not_told_holds_nothing_back(
+    remote: Remote, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The legacy API tells no definition: a watcher that asks for one reports all, and one warning says why."""
+    connect(monkeypatch, remote.url, "transactionlink-legacy", {"inbox_url": str(inbox.database.address)})
+    remote.define("kyc-approve", duration=0)
+    with client_of("transactionlink-legacy", remote.url) as client:
+        ids = [client.wait(client.run(RunRequest("kyc-approve"))).id for _ in range(2)]
+    announce(inbox, *ids)
+    found = asyncio.run(watched(watcher(workflow_definition_id="kyc-approve"), 2))
+    assert {one["execution_id"]: one["workflow_definition_id"] for one in found} == dict.fromkeys(ids)
+    assert capsys.readouterr().out.count("workflow_definition_id='kyc-approve' holds nothing back") == 1
+
+
 def test_restart_misses_nothing_and_repeats_nothing(remote: Remote, inbox: Inbox) -> None:
     """What was announced meanwhile comes, what was reported before does not; the state has ids and numbers only."""
     state, first = AssetState(), ended(remote)

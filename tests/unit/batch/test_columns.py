@@ -47,6 +47,9 @@ def test_values_become_their_type(kind: Any, value: Any, expected: Any) -> None:
         ("integer", "SECRET"),
         ("integer", 1.5),
         ("integer", "1" * 30),
+        ("integer", float("inf")),
+        ("number", 10**400),
+        ("as-is", Decimal("Infinity")),
         ("number", "SECRET"),
         ("number", "nan"),
         ("boolean", "SECRET"),
@@ -85,7 +88,7 @@ def test_the_fields_of_a_request_come_from_columns() -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("r", "SECRET"), ("l", "SE CRET"), ("e", "5"), ("x", float("nan"))],
+    [("r", "SECRET"), ("l", "SE CRET"), ("e", "5"), ("e", 1e300), ("x", float("nan"))],
 )
 def test_what_the_request_refuses_names_the_column(column: str, value: Any) -> None:
     """The column of the source, not the field of the request; and no value."""

@@ -219,6 +219,24 @@ def test_a_cancelled_campaign_starts_nothing_more(scene: Scene) -> None:
     assert batch.run().counts == {RowState.CANCELLED: 4, RowState.SUCCEEDED: 2}
 
 
+@pytest.mark.parametrize("most", [2, 500])
+def test_a_cancel_that_could_not_see_the_last_starts_reaches_them(scene: Scene, most: int) -> None:
+    """They were not on record when it looked; the worker that made them cancels them, also where it follows nothing."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(40)))
+    batch = scene.batch(book, limits=Limits(in_flight=most), policy=Policy(starts_at_once=1), worker="shard-0")
+    batch.load()
+
+    def said() -> bool:
+        if len(scene.remote.starts()) >= 2:
+            batch._campaigns.stop("w47", "CANCEL")
+        return False
+
+    batch.run(at_cap="return", stop=said)
+    started = {start["execution_id"] for start in scene.remote.starts()}
+    assert {cancel["execution_id"] for cancel in scene.remote.cancels()} == started
+
+
 def test_what_an_interrupted_worker_has_left_can_be_cancelled_as_its_own(scene: Scene) -> None:
     """Its rows keep its name until another worker takes them, and what others have is not touched."""
     scene.remote.define("kyc-approve", duration=None)

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect import flow, get_client, runtime
 from prefect.exceptions import ObjectNotFound
@@ -36,6 +38,7 @@ UNKNOWN = Page("how-to/unknown-start.md")
 ONE_STEP = Page("how-to/run-a-step-in-prefect.md")
 MANY_STEPS = Page("how-to/run-many-steps-in-prefect.md")
 RESULTS = Page("how-to/keep-results-out-of-prefect.md")
+LINKS = Page("how-to/interactive-executions.md")
 TUTORIAL = Page("tutorial.md")
 BUCKET = "s3://kyc-results/"
 MODULE = ["python", "-m", "prefect_blocks"]
@@ -139,6 +142,23 @@ def test_results_go_where_the_credentials_allow(tmp_path: Path) -> None:
     names_of(RESULTS.fence("python", 2), tmp_path)
     with pytest.raises(InvalidRequest, match="result_uri_prefixes"):
         names_of(placed(RESULTS.fence("python", 0), {BUCKET: f"file://{tmp_path}/results/"}), tmp_path)
+
+
+def test_link_is_mailed(remote: Remote, workflow: MakeWorkflow, tmp_path: Path) -> None:
+    """The reader's function gets the link of the hosted page; the person approves there, and the flow ends."""
+    workflow("kyc-review", timeout=3600)
+    links: list[str] = []
+
+    def send_mail(to: str, text: str) -> None:
+        link = text.removeprefix("Please go on here: ")
+        (token,) = parse_qs(urlsplit(link).query)["token"]
+        links.append(link)
+        httpx.post(link, data={"token": token, "decision": "approve"}, trust_env=False).raise_for_status()
+
+    names = names_of(LINKS.fence("python", 3), tmp_path)
+    names["send_mail"] = send_mail
+    assert names["review"]() == "SUCCEEDED"
+    assert len(links) == len(remote.starts()) == 1
 
 
 def test_first_flow(tmp_path: Path) -> None:

@@ -141,6 +141,21 @@ class TestWaking:
         bench.turn(PATIENCE + 2)
         assert len(bench.wakes(run)) == 1
 
+    @pytest.mark.parametrize("resource", ["prefect.flow-run.{}x", "somebody.{}"])
+    def test_event_of_a_stranger(self, bench: Bench, resource: str) -> None:
+        """An event of that name about no flow run, which anybody can send, holds up nobody who waits beside it."""
+        one, about = new_id(), resource.format(uuid4())
+        event = suspending._event(suspending.WAITS_FOR, uuid4(), [one])
+        waking.send(bench.client, [event | {"resource": {"prefect.resource.id": about}}])
+        until(lambda: bench.events(suspending.WAITS_FOR, resource={"id": [about]}))
+        run = bench.waiting(one)
+        bench.arrive(one)
+
+        bench.turn()
+
+        until(lambda: len(bench.wakes(run)) == 1)
+        assert waking.who_waits(bench.client, [one]) == {one: {run}}
+
     def test_without_the_automation(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
         """Where the automation was never made, that is said, and nobody waits for it."""
         bench.lose_automation()

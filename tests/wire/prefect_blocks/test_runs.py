@@ -24,6 +24,7 @@ from prefect.exceptions import TerminationSignal
 from pydantic import SecretStr
 
 from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, TransactionlinkWorkflowRun
+from prefect_blocks.__main__ import main
 from prefect_blocks.cancelling import cancel_executions_of, cancel_remote_executions
 from prefect_blocks.ledger import FlowRunInputLedger, recorded
 from prefect_blocks.notes import NotingLedger, kept
@@ -430,6 +431,38 @@ def test_note_of_another_start_cancels_nothing(remote: Remote, keyed: MakeWorkfl
     assert len(kept(here[0])) == 1
     assert cancel_executions_of(here[0]) == []
     assert remote.cancels() == []
+
+
+def test_subflow_is_shown_alone(keyed: MakeWorkflow, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `cancel` of a flow run ends is what `show` of it tells, also of a subflow, and with business keys."""
+    block = keyed()
+    started: dict[str, str] = {}
+    runs: dict[str, str] = {}
+
+    @flow
+    def child() -> None:
+        runs["child"] = str(runtime.flow_run.id)
+        started["below"] = block.trigger(step_key="below").execution_id
+        block.trigger(key="customer-10")
+
+    @flow
+    def parent() -> None:
+        runs["parent"] = str(runtime.flow_run.id)
+        started["above"] = block.trigger(step_key="above").execution_id
+        block.trigger(key="customer-11")
+        child()
+
+    parent()
+
+    assert main(["show", runs["child"]]) == 0
+    step, key = capsys.readouterr().out.splitlines()
+    assert started["below"] in step
+    assert "customer-10" in key
+    assert "credentials keyed" in key
+    assert main(["show", runs["child"], "below"]) == 0
+    assert started["below"] in capsys.readouterr().out
+    assert main(["show", runs["parent"]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 def test_note_that_prefect_does_not_take_starts_nothing(remote: Remote, keyed: MakeWorkflow) -> None:

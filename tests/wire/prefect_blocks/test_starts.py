@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow, runtime, task
+from pydantic import SecretStr
 
 from prefect_blocks import (
     TransactionlinkCredentials,
@@ -386,6 +388,34 @@ def test_edited_credentials_start_nothing_beside(
         step()
     assert remote.count("POST /workflows") == 1
     assert refused[0].execution_id == remote.starts()[0]["execution_id"]
+
+
+def test_edited_credentials_start_nothing_beside_a_key(
+    remote: Remote, workflow: MakeWorkflow, sandbox: TransactionlinkCredentials, tmp_path: Path
+) -> None:
+    """The same with a business key, which is in the SQL ledger of the credentials. A refused start holds nobody up."""
+    credentials = sandbox.model_copy(update={"ledger_url": SecretStr(f"sqlite:///{tmp_path}/ledger.db")})
+    elsewhere = credentials.model_copy(update={"workspace_id": WORKSPACE_ID})
+    block = workflow().model_copy(update={"credentials": credentials})
+    edited = block.model_copy(update={"credentials": elsewhere})
+    passes: list[TransactionlinkWorkflow] = []
+    told: list[RequestChanged] = []
+
+    @flow(retries=2)
+    def step() -> None:
+        passes.append(block if len(passes) == 1 else edited)
+        try:
+            passes[-1].trigger(key="case-1")
+        except RequestChanged as error:
+            told.append(error)
+            raise
+        raise RuntimeError("the flow fails")
+
+    remote.order("start", "status", status=400)
+    with pytest.raises(RequestChanged, match=f"with key case-1 at .* lead to transactionlink@.*/{WORKSPACE_ID}"):
+        step()
+    assert [len(passes), remote.count("POST /workflows")] == [3, 2]
+    assert [error.execution_id for error in told] == [start["execution_id"] for start in remote.starts()]
 
 
 @pytest.mark.parametrize(("status", "times"), [(503, 5), (401, 3)])

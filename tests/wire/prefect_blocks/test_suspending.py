@@ -6,26 +6,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+import httpx
+import prefect
 import pytest
 from prefect import flow, get_client, runtime, task
+from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Pending
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from prefect_blocks import submitted, suspending, twins, wait_for_all
-from prefect_blocks.automations import TIMER, create_automations, delete_automations, timer_span
+from prefect_blocks.automations import SHORTEST, TIMER, create_automations, delete_automations, timer_span
 from prefect_blocks.submitted import Watch
+from prefect_blocks.twins import Twofold
 from prefect_blocks.workflow import _said
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow
 from tests.wire.prefect_blocks.deployed import DeployedRun
 from tl_orchestration import Patience
+from tl_orchestration.errors import WaitTimeout
 
 Timer = Callable[[timedelta], None]
 
@@ -273,15 +280,159 @@ def test_announced_before_and_after(workflow: MakeWorkflow, timer: Timer) -> Non
     run = DeployedRun(body)
     assert run.go().name == "Suspended"
 
-    wanted = {"event": {"name": [suspending.WAITING]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}}
+    assert len(told(run.id, 2)) == 2
+
+
+# -- a wait that ends without a suspension -----------------------------------------------------------------------------
+
+
+def told(flow_run_id: UUID, least: int) -> list[str]:
+    """What the timer was told about a flow run, the first event first, once it is that much."""
+    names = [suspending.WAITING, suspending.WAITS_NO_MORE]
+    wanted = {"event": {"name": names}, "resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}, "order": "ASC"}
     ends = time.monotonic() + 10
     with get_client(sync_client=True) as client:
         while True:
             found = client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
-            if len(found) == 2 or time.monotonic() > ends:
-                break
+            if len(found) >= least or time.monotonic() > ends:
+                return [event["event"] for event in found]
             time.sleep(0.1)
-    assert len(found) == 2
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """
+    Lets Prefect fail every suspension of ours; meanwhile the given thing happens.
+    """
+    monkeypatch.setattr(suspending, "SLICE", 0.2)
+
+    def refuse(meanwhile: Callable[[], object]) -> None:
+        suspend = prefect.suspend_flow_run
+
+        def away(**how: Any) -> Any:
+            if not how["key"].startswith("transactionlink-"):
+                return suspend(**how)
+            meanwhile()
+            raise httpx.ConnectError("away")
+
+        monkeypatch.setattr(prefect, "suspend_flow_run", away)
+
+    return refuse
+
+
+def test_timer_leaves_an_approval_alone(
+    remote: Remote, workflow: MakeWorkflow, timer: Timer, refusing: Callable[[Callable[[], object]], None]
+) -> None:
+    """
+    A flow run that has announced, was not suspended, and went on to wait for a person: that is for the person to end.
+    """
+    block = workflow("kyc-slow", suspend_after=0, timeout=7200)
+    timer(SHORTEST)
+    refusing(lambda: remote.force(remote.starts()[0]["execution_id"], status="COMPLETED"))
+
+    @flow
+    def body() -> None:
+        block.trigger().wait_for_completion()
+        prefect.suspend_flow_run(timeout=3600, key="a-persons-approval")
+
+    approval, witness = DeployedRun(body), DeployedRun(body)
+    assert approval.go().name == "Suspended"
+    with get_client(sync_client=True) as client:
+        # Its span ends after a later look of the server's at all spans, which is every five seconds.
+        suspending.announce(client, witness.id, at=datetime.now(UTC) + timedelta(seconds=7))
+        details = StateDetails(pause_key=suspending._key(1), pause_reschedule=True)
+        client.set_flow_run_state(
+            witness.id, State(type=StateType.PAUSED, name="Suspended", state_details=details), force=True
+        )
+    ends = time.monotonic() + 60
+    while witness.states()[-1] == "Suspended" and time.monotonic() < ends:
+        time.sleep(0.2)
+
+    assert witness.states()[-1] == "Resuming"
+    assert approval.states()[-1] == "Suspended"
+    assert told(approval.id, 2) == [suspending.WAITING, suspending.WAITS_NO_MORE]
+
+
+@pytest.mark.parametrize("ending", ["deadline", "time-out", "several"])
+def test_whatever_ends_the_wait(
+    remote: Remote,
+    workflow: MakeWorkflow,
+    timer: Timer,
+    refusing: Callable[[Callable[[], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    """An announcement is taken back when the wait raises, when it is cancelled, and when it is for several."""
+    monkeypatch.setattr(suspending, "_AWAKE", -3600.0)
+    block = workflow("kyc-slow", suspend_after=0, timeout=3 if ending == "deadline" else 7200)
+    timer(timedelta(minutes=5))
+    announced = threading.Event()
+
+    def meanwhile() -> None:
+        if ending == "several":
+            remote.force(remote.starts()[-1]["execution_id"], status="COMPLETED")
+
+    refusing(meanwhile)
+
+    async def away(**_: Any) -> None:
+        announced.set()
+        raise httpx.ConnectError("away")
+
+    monkeypatch.setattr("prefect.flow_runs.asuspend_flow_run", away)
+
+    @flow
+    def waits() -> None:
+        run = block.trigger()
+        if ending == "several":
+            remote.force(run.execution_id, status="COMPLETED")
+            wait_for_all([run, block.trigger()])
+        else:
+            with pytest.raises(WaitTimeout):
+                run.wait_for_completion()
+
+    @flow
+    async def awaits() -> None:
+        waiting = asyncio.create_task((await block.atrigger()).await_for_completion())
+        await asyncio.to_thread(announced.wait, 30)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run = DeployedRun(awaits if ending == "time-out" else waits)
+
+    assert run.go().name == "Completed"
+    names = told(run.id, 2)
+    assert names[-1] == suspending.WAITS_NO_MORE
+    assert names.count(suspending.WAITS_NO_MORE) == 1
+
+
+def test_last_of_several_waits_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another wait of the flow run may still be suspended, its announcement stands. A lost answer is repeated."""
+    monkeypatch.setattr(suspending, "_MOMENT", 0.0)
+    sent = suspending._sent
+    answers = iter([False, True])
+    monkeypatch.setattr(suspending, "_sent", lambda event: sent(event) and next(answers))
+    seen: list[list[str]] = []
+
+    def over() -> Twofold[None]:
+        yield from ()
+
+    @flow
+    def body() -> None:
+        here = runtime.flow_run.id
+        first, second = (suspending.Suspension(void) for _ in range(2))
+        assert first._announce([])
+        assert second._announce([])
+        twins.run(first.around(over()))
+        seen.append(told(here, 2))
+        twins.run(second.around(over()))
+        seen.append(told(here, 3))
+        twins.run(suspending.Suspension(void).around(over()))
+
+    body()
+
+    assert seen == [[suspending.WAITING] * 2, [suspending.WAITING] * 2 + [suspending.WAITS_NO_MORE]]
+    assert next(answers, None) is None
 
 
 # -- beside tasks ------------------------------------------------------------------------------------------------------

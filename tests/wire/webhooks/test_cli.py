@@ -24,7 +24,7 @@ from tests.remote import Remote
 from tests.webhooks import BODY, HEADER, ID, KEY, KID, UNENCODED, pem_of, token, unencoded
 from tests.wire.webhooks.conftest import SECRET, until
 from tl_orchestration.cli.commands import tl
-from tl_orchestration.cli.outcomes import SUCCESS, UNEXPECTED, USAGE
+from tl_orchestration.cli.outcomes import INTERRUPTED, SUCCESS, UNEXPECTED, USAGE
 from tl_orchestration.errors import WebhookRefused
 from tl_orchestration.sandbox import SandboxServer
 from tl_orchestration.webhooks import handed_over
@@ -124,6 +124,26 @@ class TestIngest:
                 assert process.wait(20) == SUCCESS
             finally:
                 process.kill()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_told_while_the_pipe_is_open(self, number: signal.Signals) -> None:
+        """What is refused is told at once; a signal ends the reading, keeps what came, and prints the counts."""
+        command = [sys.executable, "-m", "tl_orchestration.cli", "webhooks", "ingest", "-", "--json"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+            try:
+                assert process.stdin is not None
+                assert process.stderr is not None
+                assert process.stdout is not None
+                process.stdin.write(line(headers={"JWS-Signature": token()}) + line())
+                process.stdin.flush()
+                assert process.stderr.readline().startswith(b"Delivery 2 was refused: ")
+                process.send_signal(number)
+                assert process.wait(20) == INTERRUPTED
+                assert json.loads(process.stdout.read()) == {"taken": 1, "refused": [2], "undecided": []}
+            finally:
+                process.kill()
+        assert answer("list")["hints"][0]["execution_id"] == ID
 
     def test_unencoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Signatures over the body as it is are taken where that is said, and refused elsewhere."""

@@ -1,0 +1,105 @@
+"""
+Sources that change, keys that are no keys, and campaigns that come again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.postgres import Postgres
+from tests.wire.batch.campaigns import COLUMNS, Scene, records, write
+from tl_orchestration.batch import BatchOutcome, Book, Limits, Policy, Query, RowState
+from tl_orchestration.cli.batch_report import code_of
+from tl_orchestration.cli.outcomes import ROWS_FAILED
+from tl_orchestration.errors import InvalidRequest, InvalidSettings
+
+
+def test_rows_that_the_source_no_longer_has_count_as_failed(scene: Scene) -> None:
+    """Nobody screens them, so nothing may say that all is well; another load takes them in again."""
+    file = write(scene.folder / "in.jsonl", records(3))
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    write(file, [{"id": f"c{number:05}", "first": "Bob"} for number in range(3)])
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.FINISHED
+    assert (summary.counts, summary.unread, summary.failed) == ({RowState.INVALID: 3}, 3, 3)
+    assert code_of(summary) == ROWS_FAILED
+    batch.load()
+    assert batch.run().failed == 0
+    assert scene.started() == {"Bob": 3}
+
+
+def test_keys_that_conflict_are_the_loads_to_tell(scene: Scene) -> None:
+    """They were refused before anything was started, and have not failed."""
+    file = write(scene.folder / "in.jsonl", [{"id": "a", "first": "Ada"}, {"id": "a", "first": "Eve"}])
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    summary = batch.run()
+    assert (summary.count(RowState.INVALID), summary.failed) == (1, 0)
+
+
+def test_a_key_that_is_null_keeps_no_other_from_being_started(scene: Scene, postgres: Postgres) -> None:
+    """The others of its portion are whole numbers all the same, which PostgreSQL does not compare with text."""
+    database = postgres.ready_database()
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (id integer, first text)"))
+        connection.execute(text("INSERT INTO customers VALUES (1, 'Ada'), (2, 'Bob'), (NULL, 'Cy')"))
+    query = Query(engine, "SELECT id, first FROM customers")
+    batch = scene.batch(Book(workflow_definition_id="kyc-approve", source=query, columns=COLUMNS))
+    assert batch.load().rejected == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 2}
+    engine.dispose()
+
+
+def test_keys_with_blanks_around_them_are_found_again(scene: Scene, tmp_path: Path) -> None:
+    """The key is what is between."""
+    engine = create_engine(f"sqlite:///{tmp_path}/customers.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (id text, first text)"))
+        connection.execute(text("INSERT INTO customers VALUES ('c1', 'Ada'), (' c2 ', 'Bob')"))
+    query = Query(engine, "SELECT id, first FROM customers")
+    batch = scene.batch(Book(workflow_definition_id="kyc-approve", source=query, columns=COLUMNS))
+    batch.load()
+    assert batch.run().counts == {RowState.SUCCEEDED: 2}
+    engine.dispose()
+
+
+def test_a_purged_campaign_that_had_retries_starts_nothing_again(scene: Scene) -> None:
+    """Its rows go on with the executions of their last attempts."""
+    scene.remote.define("kyc-fail", duration=0.1)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(2)), "kyc-fail"))
+    batch.load()
+    batch.run()
+    batch.retry()
+    batch.run()
+    last = [start["execution_id"] for start in scene.remote.starts()[2:]]
+    assert batch.purge() == 2
+    batch.load()
+    assert batch.run().counts == {RowState.FAILED: 2}
+    assert len(scene.remote.starts()) == 4
+    assert sorted(row["execution_id"] for row in batch.export()) == sorted(last)
+
+
+def test_a_worker_does_not_wait_for_a_load_that_has_failed(scene: Scene) -> None:
+    """Rows are left, and nobody loads them any more: whoever works is told."""
+    scene.remote.define("kyc-approve", duration=0.1)
+    file = write(scene.folder / "in.jsonl", records(4))
+    batch = scene.batch(scene.book(file), limits=Limits(in_flight=2), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    write(file, [*records(4), "rubbish"])
+    strict = scene.batch(scene.book(file), policy=Policy(on_bad_rows="stop"), worker="shard-1")
+    calls = iter(range(100))
+
+    def fail() -> bool:
+        if next(calls) == 2:
+            with pytest.raises(InvalidRequest):
+                strict.load()
+        return False
+
+    with pytest.raises(InvalidSettings, match="load it again"):
+        batch.run(stop=fail)

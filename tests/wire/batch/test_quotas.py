@@ -1,0 +1,116 @@
+"""
+Campaigns that share a quota, one of which nobody runs any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.wire.batch.campaigns import Scene, awaited, records, write
+from tl_orchestration.batch import Batch, BatchOutcome, Limits, RowState
+from tl_orchestration.ledger import SqlLedger
+
+
+def left_alone(scene: Scene, count: int, most: int) -> Batch:
+    """
+    A campaign with so many executions in flight that nobody follows.
+    """
+    scene.remote.define("kyc-long", like="kyc-approve", duration=600)
+    book = scene.book(write(scene.folder / "old.jsonl", records(count)), "kyc-long")
+    batch = scene.batch(book, "old", limits=Limits(in_flight=most), worker="old-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == count
+    return batch
+
+
+def gone(scene: Scene) -> None:
+    """
+    The workers of every campaign have been silent for an hour.
+    """
+    ledger = SqlLedger(scene.store)
+    with ledger.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE tl_batch_workers SET seen_at = seen_at - 3600")
+    ledger.close()
+
+
+def until(seconds: float) -> Callable[[], bool]:
+    """
+    A stop that keeps a failing test from lasting for ever.
+    """
+    ends = time.monotonic() + seconds
+    return lambda: time.monotonic() > ends
+
+
+def test_a_campaign_that_nobody_runs_gives_its_share_back_when_it_has_ended(
+    either: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its executions are cancelled by a person; whoever needs the room sees that they have ended."""
+    caplog.set_level(logging.WARNING, "tl_orchestration")
+    old = left_alone(either, 4, 4)
+    gone(either)
+    book = either.book(write(either.folder / "new.jsonl", records(6)))
+    new = either.batch(book, "new", worker="new-0")
+    new.load()
+    blocked = new.run(stop=until(1.5))
+    assert (blocked.outcome, blocked.pending) == (BatchOutcome.INTERRUPTED, 6)
+    assert "in flight: 4 of old" in caplog.text
+    client = either.client()
+    assert awaited(client, Batch(client, "old").cancel()) == 4
+    assert new.run(stop=until(30)).counts == {RowState.SUCCEEDED: 6}
+    assert old.summary().counts == {RowState.ENDED: 4}
+    assert old.run().counts == {RowState.CANCELLED: 4}
+
+
+def test_whoever_watches_makes_room_as_well(scene: Scene) -> None:
+    """A deferred shard is woken once executions of a campaign that nobody runs have ended."""
+    left_alone(scene, 2, 2)
+    gone(scene)
+    new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(3))), "new", worker="new-0")
+    new.load()
+    assert new.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    client = scene.client()
+    assert awaited(client, Batch(client, "old").cancel()) == 2
+    client = scene.client()
+    watched = awaited(client, Batch(client, "new", worker="new-0").watch(stop=until(30)))
+    assert watched.outcome is BatchOutcome.AT_CAP
+
+
+def test_executions_that_run_keep_their_share(scene: Scene) -> None:
+    """That nobody follows them does not make them fewer: the limit holds in truth."""
+    left_alone(scene, 2, 3)
+    gone(scene)
+    new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(3)), "kyc-long"), "new", worker="new-0")
+    new.load()
+    assert new.run(stop=until(3)).in_flight == 1
+    assert len(scene.remote.starts()) == 3
+
+
+def test_whoever_watches_is_woken_for_room_that_others_leave(scene: Scene) -> None:
+    """What other campaigns hold of the quota is no part of the low-water mark."""
+    left_alone(scene, 3, 4)
+    new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(6))), "new", worker="new-0")
+    new.load()
+    assert new.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    client = scene.client()
+    watched = awaited(client, Batch(client, "new", worker="new-0").watch(stop=until(15)))
+    assert watched.outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT}
+    assert watched.count(RowState.ENDED) == 1
+    again = new.run(at_cap="return")
+    assert again.started_here == 1
+    assert again.count(RowState.SUCCEEDED) == 1
+
+
+def test_whoever_watches_is_woken_for_a_result_although_there_is_no_room(scene: Scene) -> None:
+    """Nothing of its own runs any more: what has ended is kept, whoever has the quota."""
+    left_alone(scene, 3, 4)
+    new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(6))), "new", worker="new-0")
+    new.load()
+    new.run(at_cap="return")
+    client = scene.client()
+    watching = Batch(client, "new", limits=Limits(in_flight=3), worker="new-0").watch(stop=until(10))
+    assert awaited(client, watching).outcome is BatchOutcome.IN_FLIGHT
+    assert new.run(at_cap="return").count(RowState.SUCCEEDED) == 1
