@@ -45,8 +45,8 @@ def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -
     unheard += ["result"] if revealed(task.result) != "reference" else []
     if unheard and not task.wait_for_completion:
         raise InvalidRequest(
-            f"Task {task.task_id!r} does not wait (wait_for_completion=False), so nothing heeds {' and '.join(unheard)}:"
-            " give that to the sensor that waits."
+            f"Task {task.task_id!r} does not wait (wait_for_completion=False), so nothing heeds"
+            f" {' and '.join(unheard)}: give that to the sensor that waits."
         )
     handing_on.destination(hook, task.result)
     handing_on.check_fields(hook, task.result_fields)

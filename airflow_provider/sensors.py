@@ -133,8 +133,8 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
             returned = self._polled(said.execution_id, under_way=True)
         except TransactionlinkRetry as error:
             raise AirflowSensorTimeout(
-                f"How execution {said.execution_id} stands could not be asked at the end of the sensor's timeout; it was"
-                f" left running. {error}"
+                f"How execution {said.execution_id} stands could not be asked at the end of the sensor's timeout; it"
+                f" was left running. {error}"
             ) from error
         if returned is not None:
             return returned

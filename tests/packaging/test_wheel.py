@@ -79,12 +79,14 @@ def test_airflow_finds_what_the_wheel_brings(wheel: Path, tmp_path: Path) -> Non
     call(sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
     python = tmp_path / "env" / "bin" / "python"
     call(sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--python", python, wheel, cwd=tmp_path)
-    # Airflow and all else from here; a path that a .pth file names brings no editable installation along.
+    # Airflow and all else from here, but not the installation of this checkout, whose metadata would be found as well.
     installed, ours = (
         Path(call(one, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
         for one in (python, sys.executable)
     )
-    (installed / "airflow.pth").write_text(f"{ours}\n")
+    for found in ours.iterdir():
+        if "tl_orchestration" not in found.name and not (installed / found.name).exists():
+            (installed / found.name).symlink_to(found)
     script = (
         "import airflow_provider, tl_orchestration\n"
         "from airflow.plugins_manager import get_plugin_info\n"
