@@ -72,7 +72,7 @@ check: env-airflow env-prefect docs ## Lint, format, types, import contracts, do
 	@$(PREFECT)/bin/mypy $$(find $(PREFECT_SOURCES) -name '*.py')
 	@$(AIRFLOW)/bin/lint-imports --no-logo
 
-bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run
+bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run; half an hour
 	@$(PREFECT_PY) -m benchmarks.prefect_imports
 	@$(PY) -m benchmarks.imports
 	@$(PY) -m benchmarks.watch
@@ -80,6 +80,8 @@ bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run
 	@$(PY) -m benchmarks.detection
 	@$(PY) -m benchmarks.defer_after
 	@$(PY) -m benchmarks.triggerer
+	@$(PY) -m benchmarks.batch
+	@$(PY) -m benchmarks.peers
 
 mutants: env-airflow ## Mutation testing of the start protocol, ends within ten minutes; GROUP=webhooks for theirs
 	@$(UV) pip install --quiet --python $(PY) -c constraints/airflow.txt --group mutants
