@@ -110,13 +110,19 @@ def running(script: str, folder: Path, env: Mapping[str, str] | None = None) -> 
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
+        # Whoever runs the tests in a shell's background has Ctrl-C ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=30)
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def until_it_answers(url: str) -> None:
