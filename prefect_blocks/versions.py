@@ -58,13 +58,13 @@ def entered_in(context: Any) -> Iterator[Any]:
 def submissions(runner: TaskRunner[Any]) -> int | None:
     """
     How many tasks were submitted to this runner and have not ended, those in its queue too: of these no server knows
-    yet. None for runners other than Prefect's thread pool, which do not tell.
+    yet. None where the runner does not tell: one other than Prefect's thread pool, and before the version that counts
+    also a pool with an empty queue, some of whose threads may be at work.
     """
     counted: int | None = getattr(runner, "_active_submission_count", None)
     executor: Any = getattr(runner, "_executor", None)
-    if counted is None and isinstance(executor, ThreadPoolExecutor):  # 3.6.17 does not count them, its pool does
-        unused: Any = executor._idle_semaphore  # no other door
-        counted = executor._work_queue.qsize() + len(executor._threads) - int(unused._value)
+    if counted is None and isinstance(executor, ThreadPoolExecutor):  # 3.6.17 does not count them
+        counted = executor._work_queue.qsize() or None
     return counted
 
 

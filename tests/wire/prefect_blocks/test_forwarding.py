@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -387,7 +388,8 @@ class TestLoop:
         one, stop = new_id(), threading.Event()
         run = bench.waiting(one)
         bench.arrive(one)
-        thread = threading.Thread(target=forward, args=(bench.inbox, stop))
+        # In 3.6.17 the test server's address is a setting of this context alone.
+        thread = threading.Thread(target=copy_context().run, args=(forward, bench.inbox, stop))
         thread.start()
         try:
             until(lambda: len(bench.wakes(run)) == 1)

@@ -467,7 +467,9 @@ def test_queued_tasks_are_seen_at_once() -> None:
 
     body()
 
-    assert set(looks[:-1]) == {False}
+    counts = hasattr(runner, "_active_submission_count")  # 3.6.17 has only the queue to look at
+    assert set(looks[:-1]) <= ({False} if counts else {False, None})
+    assert looks[0] is False
     assert looks[-1] is True
 
 
