@@ -59,12 +59,12 @@ def submissions(runner: TaskRunner[Any]) -> int | None:
     """
     How many tasks were submitted to this runner and have not ended, those in its queue too: of these no server knows
     yet. None where the runner does not tell: one other than Prefect's thread pool, and before the version that counts
-    also a pool with an empty queue, some of whose threads may be at work.
+    also a pool with an empty queue and threads, which may be at work.
     """
     counted: int | None = getattr(runner, "_active_submission_count", None)
     executor: Any = getattr(runner, "_executor", None)
     if counted is None and isinstance(executor, ThreadPoolExecutor):  # 3.6.17 does not count them
-        counted = executor._work_queue.qsize() or None
+        counted = executor._work_queue.qsize() or (None if executor._threads else 0)
     return counted
 
 

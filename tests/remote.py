@@ -120,6 +120,12 @@ class Remote:
         """
         self._http.post("/faults", json={"on": on, "kind": kind, **fields}).raise_for_status()
 
+    def forget_faults(self) -> None:
+        """
+        Take back what was ordered and has not struck.
+        """
+        self._http.delete("/faults").raise_for_status()
+
     def define(self, name: str, **fields: Any) -> None:
         """
         Change a definition for later starts, or make a new one.

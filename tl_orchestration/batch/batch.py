@@ -298,7 +298,7 @@ class Batch:
             breaker=breaker,
             feed=feed,
             starter=Starter(client, ledger, self.campaign, policy, breaker),
-            follower=Follower(client, self.campaign, policy, Experience(), decides=orders.keep),
+            follower=Follower(client, self.campaign, policy, Experience(), decides=orders.keep, kept=rows.kept),
             recorder=recorder,
             keeper=Keeper(parts, policy.part_rows, policy.part_seconds),
             wire=wire,
@@ -328,10 +328,12 @@ class Batch:
         unknown: Literal["verdict", "restart"] = "verdict",
     ) -> int:
         """
-        Let rows be started again, by whoever works next. Returns how many.
+        Let rows be started again, by whoever works next; those that lack their result only have it asked for again.
+        Returns how many.
 
         Args:
-            states: Of which rows: ``FAILED``, ``CANCELLED``, ``EXPIRED``, ``TIMED_OUT``, ``REJECTED``, ``UNKNOWN``.
+            states: Of which rows: ``PARTIAL``, ``FAILED``, ``CANCELLED``, ``EXPIRED``, ``TIMED_OUT``,
+                ``RESULT_MISSING``, ``REJECTED``, ``UNKNOWN``.
             unknown: Of the unknown ones, those that a person has said something about (``tl ledger adopt`` or
                 ``not-started``); ``restart``: all of them, which may start a customer's check twice.
 

@@ -91,13 +91,17 @@ class Feed:
                 return BatchOutcome.FINISHED
         waiting = self._slice.waiting
         most = 1 if opens_at is not None else _GRANT
-        room = min(most, len(waiting), 2 * self._policy.starts_at_once - self.starting)
+        retried = sum(row.attempt > 1 for row, _ in waiting)
+        alike = retried or len(waiting)
+        room = min(most, alike, 2 * self._policy.starts_at_once - self.starting)
         if room <= 0:
             return ()
         if not self._granted:
-            wanted = min(most, len(waiting))
+            # A row that is started once more is counted already.
+            most_starts = None if retried else self._policy.most_starts
+            wanted = min(most, alike)
             self._granted = await asyncio.to_thread(
-                self._shares.grant, self._campaign, self._worker, wanted, time.time(), self._policy.most_starts
+                self._shares.grant, self._campaign, self._worker, wanted, time.time(), most_starts
             )
         if not self._granted:
             return await self._why_none()
@@ -120,10 +124,12 @@ class Feed:
             await self._release(part)
 
     async def _why_none(self) -> BatchOutcome:
-        most = self._policy.most_starts
-        if most is not None and await asyncio.to_thread(self._shares.begun, self._campaign, time.time()) >= most:
-            return BatchOutcome.STOPPED
-        return BatchOutcome.AT_CAP
+        most, starting = self._policy.most_starts, self.starting
+        if most is None or starting:
+            return BatchOutcome.AT_CAP
+        await self._recorder.flush()  # a retried row counts twice until it is on record that it has started
+        begun = await asyncio.to_thread(self._shares.begun, self._campaign, time.time())
+        return BatchOutcome.STOPPED if begun >= most else BatchOutcome.AT_CAP
 
     async def _claim(self) -> bool:
         former, self._slice = self._slice, None
@@ -131,7 +137,9 @@ class Feed:
             self._over.append(former)
         elif former is not None:
             await self._release(former)
-        claimed = await asyncio.to_thread(self._rows.claim, time.time())
+        claimed = await asyncio.to_thread(
+            self._rows.claim, time.time(), retried_first=self._policy.most_starts is not None
+        )
         if claimed is None:
             return False
         self._slice = await asyncio.to_thread(opened, claimed, self._book, self._fingerprint)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -20,6 +20,7 @@ from tl_orchestration.batch.states import WITH_RESULT, RowState, final_state
 from tl_orchestration.batch.thrift import SCOUTING, Experience, Thrift
 from tl_orchestration.errors import (
     InvalidAnswer,
+    InvalidRequest,
     NoAnswer,
     NotFound,
     RateLimited,
@@ -44,6 +45,16 @@ _LONGEST = 900.0
 _CANCELS = 10
 
 
+class _Missing(Exception):
+    """
+    The service has a result for others, and not for this one.
+    """
+
+    def __init__(self, error: TransactionlinkError) -> None:
+        code = "" if error.status_code is None else f" ({error.status_code})"
+        super().__init__(f"{type(error).__name__}{code}")
+
+
 @define(kw_only=True)
 class Ending:
     """
@@ -64,6 +75,8 @@ class Follower:
 
     Args:
         decides: Whether it does what a passed deadline asks for; if not, whoever waits is told.
+        kept: A row whose result was kept, where there is one: it tells a result that does not come from a service that
+            gives none.
     """
 
     def __init__(
@@ -74,12 +87,15 @@ class Follower:
         experience: Experience,
         *,
         decides: bool = True,
+        kept: Callable[[], Row | None] = lambda: None,
     ) -> None:
         self._client = client
         self._campaign = campaign
         self._policy = policy
         self._experience = experience
         self._decides = decides
+        self._kept = kept
+        self._good: Handle | None = None
         self._has_hints = client._watcher._inbox is not None
 
     def handle(self, row: Row) -> Handle:
@@ -167,17 +183,18 @@ class Follower:
 
     async def outcome(self, row: Row, ending: Ending) -> Outcome:
         """
-        What is kept of a row, with its result.
+        What is kept of a row, with its result; ``RESULT_MISSING`` where the service gives those of others only.
 
         Raises:
-            TransactionlinkError: The service does not give the result, for longer than an outcome can wait.
+            TransactionlinkError: The service gives no results, for longer than an outcome can wait.
         """
         state, result, reason = final_state(ending.status), None, ending.reason or row.reason
         if self._policy.results and state in WITH_RESULT:
             try:
                 result = await self._result(self.handle(row))
-            except (NotFound, InvalidAnswer) as error:
-                reason = type(error).__name__
+            except _Missing as missing:
+                state, reason = RowState.RESULT_MISSING, str(missing)
+                log.error("Row %s: the result of execution %s is missing: %s", row.key, row.execution_id, reason)
         values = {
             "execution_id": row.execution_id,
             "started_at": row.started_at,
@@ -206,11 +223,33 @@ class Follower:
         while True:
             try:
                 document: dict[str, Any] = await self._client.result(handle)
-                return encoded(document)
-            except (NoAnswer, ServerError, RateLimited, ResultNotReady):
+                content = encoded(document)
+            except (NotFound, InvalidAnswer, InvalidRequest) as error:
+                raise _Missing(error) from None
+            except (NoAnswer, ServerError, RateLimited, ResultNotReady) as error:
                 if time.monotonic() > ends:
+                    if await self._gives_others(handle):
+                        raise _Missing(error) from None
                     raise
                 await asyncio.sleep(_PAUSE)
+            else:
+                self._good = handle
+                return content
+
+    async def _gives_others(self, handle: Handle) -> bool:
+        """
+        Whether the service gives, at this moment, a result that it has given before.
+        """
+        if self._good is None:
+            row = await asyncio.to_thread(self._kept)
+            self._good = None if row is None else self.handle(row)
+        if self._good is None or self._good.execution_id == handle.execution_id:
+            return False
+        try:
+            await self._client.result(self._good)
+        except TransactionlinkError:
+            return False
+        return True
 
 
 def ended(execution: Execution, polls: int) -> Ending:

@@ -76,7 +76,8 @@ class Policy:
         timeout: Seconds from a row's start to its deadline.
         cancel_on_timeout: Whether the deadline cancels the execution.
         on_bad_rows: ``stop`` loads nothing if any row is bad.
-        max_starts: Rows that may ever be started in this campaign, all workers together.
+        max_starts: Rows that may ever be started in this campaign, all workers together; those that are retried count
+            once.
         canary: The same for one run: so many rows of the campaign, then a stop and a report.
         starts_at_once: Starts of one worker that may wait for their answer; so many may be of unknown fate when the
             service begins to fail.

@@ -1,5 +1,6 @@
 """
-An explicit retry: rows go back to where they can be started, with an attempt of their own.
+An explicit retry: rows go back to where they can be started, with an attempt of their own, or to where their results
+are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.starting import ledger_key
 from tl_orchestration.batch.states import FAILURES, RowState
 from tl_orchestration.database.tables import rows, slices
-from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.errors import InvalidSettings, NotFound
 from tl_orchestration.ledger.entry import State
 from tl_orchestration.ledger.sql import SqlLedger
 
@@ -22,7 +23,7 @@ _PORTION = 500
 
 def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *, restart: bool) -> int:
     """
-    Returns how many rows can be started again.
+    Returns how many rows can be started again, or have their results asked for again.
 
     Args:
         restart: Take every row of unknown fate; else only those that a person has said something about.
@@ -36,12 +37,14 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
     mine = (rows.c.campaign == campaign.id) & readable
     count = 0
     with ledger.database.writing() as connection:
-        known = [state.value for state in states - {RowState.UNKNOWN}]
+        if RowState.RESULT_MISSING in states:
+            count += _unkept(connection, campaign)
+        known = [state.value for state in states - {RowState.RESULT_MISSING, RowState.UNKNOWN}]
         if known:
             count += _again(connection, campaign, mine & rows.c.state.in_(known), attempt=1, restart=False)
         if RowState.UNKNOWN in states:
             unknown = mine & (rows.c.state == RowState.UNKNOWN.value)
-            judged = _judged(connection, ledger, campaign, unknown)
+            judged = _judged(connection, ledger, campaign, unknown, restart=restart)
             for begin in range(0, len(judged), _PORTION):
                 chosen = unknown & rows.c.key.in_(judged[begin : begin + _PORTION])
                 count += _again(connection, campaign, chosen, attempt=0, restart=False)
@@ -50,20 +53,31 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
     return count
 
 
+def _unkept(connection: Connection, campaign: Campaign) -> int:
+    missing = (rows.c.campaign == campaign.id) & (rows.c.state == RowState.RESULT_MISSING.value)
+    back = {"state": RowState.ENDED.value, "owner": None, "reason": None, "part": None, "line": None}
+    return connection.execute(update(rows).where(missing).values(**back)).rowcount
+
+
 def _judged(
-    connection: Connection, ledger: SqlLedger, campaign: Campaign, unknown: ColumnElement[bool]
+    connection: Connection, ledger: SqlLedger, campaign: Campaign, unknown: ColumnElement[bool], *, restart: bool
 ) -> Sequence[str]:
     """
     Rows of unknown fate about which the ledger knows better by now.
+
+    Args:
+        restart: It has to know an end of those whose execution the service did not know any more.
     """
     from tl_orchestration.ledger.sql import find
 
-    keys = connection.scalars(select(rows.c.key).where(unknown)).all()
-    decided = {State.STARTED, State.REJECTED, State.SETTLED, State.LINK_DELIVERED, State.CANCEL_REQUESTED}
+    found_unknown = connection.execute(select(rows.c.key, rows.c.reason).where(unknown)).all()
+    ended = {State.REJECTED, State.SETTLED}
+    decided = ended | {State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED}
     found = []
-    for key in keys:
+    for key, reason in found_unknown:
         entry = find(connection, ledger.namespace, ledger_key(campaign.name, key))
-        if entry is None or entry.state in decided:
+        known = ended if restart and reason == NotFound.__name__ else decided
+        if entry is None or entry.state in known:
             found.append(key)
     return found
 

@@ -143,11 +143,24 @@ class Rows:
             connection.execute(self._me().values(seen_at=now if returns else 0, reserved=0))
             self._let_go(connection, [RowState.ENDED])
 
-    def claim(self, now: float) -> Claimed | None:
+    def claim(self, now: float, *, retried_first: bool = False) -> Claimed | None:
         """
-        A slice with rows that are not started, and that nobody else is at; None if there is none now.
+        A slice with rows that are not started, and that nobody else is at; None if there is none now. Rows that are to
+        be started once more come first.
+
+        Args:
+            retried_first: Prefer a slice that has such rows.
         """
-        wanted = self._free_slices(now).order_by(slices.c.id).limit(1)
+        wanted = self._free_slices(now)
+        if retried_first:
+            retried = exists().where(
+                rows.c.campaign == self._campaign,
+                rows.c.slice == slices.c.id,
+                rows.c.state == RowState.PENDING.value,
+                rows.c.attempt > 1,
+            )
+            wanted = wanted.order_by(case((retried, 0), else_=1))
+        wanted = wanted.order_by(slices.c.id).limit(1)
         with self._database.writing() as connection:
             if self._database.is_sqlite:
                 connection.execute(self._me().values(seen_at=now))  # takes the lock before anything is read
@@ -160,7 +173,8 @@ class Rows:
                 update(slices).where(slices.c.id == chosen).values(owner=self._worker).returning(slices.c.locator)
             )
             query = _select(self._campaign).where(rows.c.slice == chosen, rows.c.state == RowState.PENDING.value)
-            return Claimed(chosen, locator or {}, _read(connection, query.order_by(rows.c.key)))
+            found = _read(connection, query.order_by(rows.c.key))
+            return Claimed(chosen, locator or {}, sorted(found, key=lambda row: row.attempt == 1))
 
     def release(self, slice_id: int, due_at: float) -> None:
         """
@@ -252,6 +266,15 @@ class Rows:
             query = query.where(rows.c.owner == owner)
         with self._database.reading() as connection:
             return _read(connection, query.order_by(rows.c.key).limit(limit))
+
+    def kept(self) -> Row | None:
+        """
+        The row whose result was kept last, by its execution's end; None where there is none.
+        """
+        query = _select(self._campaign).where(rows.c.state == RowState.SUCCEEDED.value, rows.c.part.is_not(None))
+        with self._database.reading() as connection:
+            found = _read(connection, query.order_by(rows.c.ended_at.desc()).limit(1))
+        return found[0] if found else None
 
     def claimable(self, now: float) -> bool:
         """

@@ -13,13 +13,15 @@ class RowState(StrEnum):
     """
     ::
 
-        PENDING ──► STARTED ──► ENDED ──► SUCCEEDED, PARTIAL, FAILED, CANCELLED, EXPIRED, TIMED_OUT
+        PENDING ──► STARTED ──► ENDED ──► SUCCEEDED, PARTIAL, FAILED, CANCELLED, EXPIRED, TIMED_OUT,
+           │      │                         RESULT_MISSING
            │  └───► UNKNOWN (it may or may not have started)
            ├──────► REJECTED (the service refused it; nothing runs)
            └──────► INVALID (the source contradicts itself, or no longer has it)
 
-    An ``ENDED`` row's result has yet to be kept; with the state after it, the place of the result is on record. Only an
-    explicit retry leads back to ``PENDING``, and for ``INVALID`` another pass over the source.
+    An ``ENDED`` row's result has yet to be kept; with the state after it, the place of the result is on record, or that
+    the service does not give it (``RESULT_MISSING``). Only an explicit retry leads back to ``PENDING``, from
+    ``RESULT_MISSING`` to ``ENDED``, and for ``INVALID`` another pass over the source.
     """
 
     PENDING = "PENDING"
@@ -31,6 +33,7 @@ class RowState(StrEnum):
     CANCELLED = "CANCELLED"
     EXPIRED = "EXPIRED"
     TIMED_OUT = "TIMED_OUT"
+    RESULT_MISSING = "RESULT_MISSING"
     UNKNOWN = "UNKNOWN"
     REJECTED = "REJECTED"
     INVALID = "INVALID"
@@ -40,8 +43,15 @@ class RowState(StrEnum):
 UNFINISHED = (RowState.PENDING, RowState.STARTED, RowState.ENDED)
 #: States in which a result may be.
 WITH_RESULT = (RowState.SUCCEEDED, RowState.PARTIAL)
-#: Endings that are no success, and that an explicit retry may start again.
-FAILURES = (RowState.PARTIAL, RowState.FAILED, RowState.CANCELLED, RowState.EXPIRED, RowState.TIMED_OUT)
+#: Endings that are no success, and from which an explicit retry leads back.
+FAILURES = (
+    RowState.PARTIAL,
+    RowState.FAILED,
+    RowState.CANCELLED,
+    RowState.EXPIRED,
+    RowState.TIMED_OUT,
+    RowState.RESULT_MISSING,
+)
 
 
 def final_state(status: str | None) -> RowState:

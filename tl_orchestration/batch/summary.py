@@ -150,8 +150,8 @@ class BatchSummary:
     @property
     def failed(self) -> int:
         """
-        Rows that have ended without success, that were refused, or that the source no longer has as they were loaded;
-        not those of unknown fate.
+        Rows that have ended without success, whose results are missing, that were refused, or that the source no longer
+        has as they were loaded; not those of unknown fate.
         """
         return self.count(*FAILURES, RowState.REJECTED) + self.unread
 

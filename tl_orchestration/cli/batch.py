@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tl_orchestration.client import AsyncClient
 
 _NOTICE = "Interrupted: ending in good order; executions go on. Ctrl-C again gives up."
-_RETRIABLE = ("PARTIAL", "FAILED", "CANCELLED", "EXPIRED", "TIMED_OUT", "REJECTED", "UNKNOWN")
+_RETRIABLE = ("PARTIAL", "FAILED", "CANCELLED", "EXPIRED", "TIMED_OUT", "RESULT_MISSING", "REJECTED", "UNKNOWN")
 
 
 @click.group()
@@ -201,7 +201,7 @@ def cancel(choices: Choices, campaign: str, drain: bool, as_json: bool) -> int:
 @connecting
 def retry(choices: Choices, campaign: str, states: tuple[str, ...], unknown_anyway: bool, as_json: bool) -> int:
     """
-    Let rows be started again by the next `tl batch run`.
+    Let rows be started again by the next `tl batch run`; RESULT_MISSING: only have their results asked for again.
     """
     from tl_orchestration.batch import RowState
 
@@ -210,7 +210,7 @@ def retry(choices: Choices, campaign: str, states: tuple[str, ...], unknown_anyw
     if as_json:
         answer_json({"campaign": campaign, "retried": count})
     else:
-        tell(f"{count} rows of campaign {campaign} can be started again: `tl batch run {campaign} …`.")
+        tell(f"{count} rows of campaign {campaign} are taken up again by the next `tl batch run {campaign} …`.")
     return SUCCESS
 
 

@@ -56,6 +56,8 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
     """
     Print a campaign. Returns its exit code.
     """
+    from tl_orchestration.batch import RowState
+
     if as_json:
         answer_json(summary.to_dict())
     else:
@@ -77,6 +79,11 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
         tell(
             f"{summary.unread} rows were not started, because the source has changed since it was loaded: run it again"
             " (a query with --reload), which takes them as they are now."
+        )
+    if missing := summary.count(RowState.RESULT_MISSING):
+        tell(
+            f"{missing} rows have ended, and the service does not give their results: `tl batch retry"
+            f" {summary.campaign} --state RESULT_MISSING`, and the next run asks for them again and starts nothing."
         )
     if summary.unknown:
         tell(

@@ -63,7 +63,10 @@ OUTCOMES = (
         (errors.ServerError, errors.NoAnswer, errors.InvalidAnswer),
     ),
     Outcome(36, "ResultNotReady: the execution has not ended", (errors.ResultNotReady,)),
-    Outcome(ROWS_FAILED, "batch: rows have ended without success, or were refused"),
+    Outcome(
+        ROWS_FAILED,
+        "batch: rows have ended without success or result, were refused, or changed in the source after it was loaded",
+    ),
     Outcome(ROWS_LEFT, "batch: rows are left that this run was not to start (canary, limit, cancel, other workers)"),
     Outcome(INTERRUPTED, "interrupted by Ctrl-C or a termination signal", (errors.WaitInterrupted,)),
 )

@@ -1,0 +1,200 @@
+"""
+Results: in which form and where they are kept, and what becomes of a row whose result does not come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]  # it has no types
+import pytest
+from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
+
+from tests.remote import TOKEN
+from tests.wire.batch.campaigns import Scene, records, write
+from tl_orchestration import AsyncClient, OrganizationToken
+from tl_orchestration.batch import Batch, BatchOutcome, Book, Policy, RowState, following
+from tl_orchestration.errors import ServerError
+from tl_orchestration.ledger import SqlLedger
+from tl_orchestration.retry import RetryPolicy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A result that does not come is not asked for again.
+    """
+    monkeypatch.setattr(following, "_LONGEST", -1.0)
+
+
+def hasty(scene: Scene, book: Book, policy: Policy | None = None) -> Batch:
+    """
+    A batch that sends every request once.
+    """
+    ledger, once = SqlLedger(scene.store), RetryPolicy(attempts=1)
+    client = AsyncClient(OrganizationToken(TOKEN), scene.remote.url, ledger=ledger, retry=once)
+    return Batch(client, "w47", book, output=scene.output, policy=policy)
+
+
+def newest(scene: Scene) -> dict[str, dict[str, Any]]:
+    """
+    Each row's line in the part that the store names.
+    """
+    folder = scene.output / "w47"
+    return {
+        row["key"]: json.loads((folder / row["part"]).read_text().splitlines()[row["line"]])
+        for row in scene.batch(None).export()
+        if row["part"] is not None
+    }
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("where", ["folder", "file", "memory"])
+def test_parts_are_as_the_manifest_and_the_store_say(scene: Scene, form: Any, where: str) -> None:
+    """Of either format, in a folder or at a storage URI: names, sizes, digests, and each row's line in its part."""
+    uri = {
+        "folder": str(scene.output),
+        "file": f"file://{scene.output}",
+        "memory": f"memory://results-{uuid.uuid4().hex}",
+    }[where]
+    book = scene.book(write(scene.folder / "in.jsonl", records(7)))
+    policy = Policy(format=form, part_rows=3, part_seconds=5)
+    batch = Batch(scene.client(), "w47", book, output=uri, policy=policy)
+    batch.load()
+    summary = batch.run()
+    assert (summary.counts, summary.output) == (
+        {RowState.SUCCEEDED: 7},
+        f"{uri.removeprefix('file://')}/w47",
+    )
+    files, root = fsspec.url_to_fs(f"{uri}/w47")
+    manifest = json.loads(files.cat_file(f"{root}/manifest.json"))
+    assert (manifest["finished"], manifest["counts"]) == (True, {"SUCCEEDED": 7})
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for part in manifest["parts"]:
+        content = files.cat_file(f"{root}/{part['name']}")
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (part["size"], part["sha256"])
+        lines[part["name"]] = read(content, form)
+        assert len(lines[part["name"]]) == part["rows"]
+    assert {Path(name).suffix for name in lines} == {f".{form}"}
+    by_id = {start["execution_id"]: start["parameters"]["firstName"] for start in scene.remote.starts()}
+    exported = list(batch.export())
+    assert [row["key"] for row in exported] == [one["id"] for one in records(7)]
+    for row, record in zip(exported, records(7), strict=True):
+        line = lines[row["part"]][row["line"]]
+        assert (line["key"], line["state"], line["attempt"]) == (row["key"], "SUCCEEDED", 1)
+        assert by_id[line["execution_id"]] == record["first"]
+        assert line["result"]["decision"] == "approve"
+
+
+def read(content: bytes, form: str) -> list[dict[str, Any]]:
+    """
+    The lines of a part.
+    """
+    if form == "jsonl":
+        return [json.loads(line) for line in content.splitlines()]
+    found: list[dict[str, Any]] = parquet.read_table(io.BytesIO(content)).to_pylist()
+    return [{**line, "result": json.loads(line["result"])} for line in found]
+
+
+def test_a_parquet_part_of_rows_without_results(scene: Scene) -> None:
+    """Failed executions leave none; the column is there, and empty."""
+    scene.remote.define("kyc-fail", duration=0.1)
+    batch = scene.batch(
+        scene.book(write(scene.folder / "in.jsonl", records(2)), "kyc-fail"), policy=Policy(format="parquet")
+    )
+    batch.load()
+    batch.run()
+    (part,) = (scene.output / "w47").glob("part-*.parquet")
+    table = parquet.read_table(part)
+    assert table.column("result").to_pylist() == [None, None]
+    assert table.column("state").to_pylist() == ["FAILED", "FAILED"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_result_that_does_not_come_ends_no_run(scene: Scene) -> None:
+    """The service gives another one at that moment: the row is kept without, counted, and asked for on request."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(4)))
+    first = hasty(scene, book, Policy(canary=1))
+    first.load()
+    first.run()
+    scene.remote.order("result", "status", status=500)
+    batch = hasty(scene, book)
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.FINISHED
+    assert summary.counts == {RowState.SUCCEEDED: 3, RowState.RESULT_MISSING: 1}
+    assert (summary.failed, summary.to_dict()["counts"]["RESULT_MISSING"]) == (1, 1)
+    manifest = json.loads((scene.output / "w47" / "manifest.json").read_text())
+    assert manifest["counts"] == {"SUCCEEDED": 3, "RESULT_MISSING": 1}
+    (row,) = batch.export([RowState.RESULT_MISSING])
+    assert (row["status"], row["reason"]) == ("SUCCEEDED", "ServerError (500)")
+    line = newest(scene)[row["key"]]
+    assert (line["state"], line["reason"], line["result"]) == ("RESULT_MISSING", "ServerError (500)", None)
+    assert batch.run().outcome is BatchOutcome.NOTHING_TO_START
+    assert batch.retry() == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 4}
+    assert len(scene.remote.starts()) == 4
+    (found,) = (one for one in batch.export() if one["key"] == row["key"])
+    assert (found["execution_id"], found["reason"]) == (row["execution_id"], None)
+    assert newest(scene)[row["key"]]["result"]["decision"] == "approve"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_result_of_the_same_run_tells_that_the_service_gives_some(scene: Scene) -> None:
+    """Also before its part is written."""
+    scene.remote.define("kyc-approve", duration=None)
+    batch = hasty(scene, scene.book(write(scene.folder / "in.jsonl", records(2))))
+    batch.load()
+    ended: list[str] = []
+
+    def one_after_the_other() -> bool:
+        started = [start["execution_id"] for start in scene.remote.starts()]
+        if len(started) == 2 and scene.remote.count("GET /workflows/{id}/result") == len(ended) < 2:
+            if ended:
+                scene.remote.order("result", "status", status=500)
+            ended.append(started[len(ended)])
+            scene.remote.force(ended[-1], status="COMPLETED")
+        return False
+
+    assert batch.run(stop=one_after_the_other).counts == {RowState.SUCCEEDED: 1, RowState.RESULT_MISSING: 1}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("known", [True, False], ids=["a result that came before", "none yet"])
+def test_a_service_that_gives_no_results_ends_the_run(scene: Scene, known: bool) -> None:
+    """No row is given up for it: all are there for the next run."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(4)))
+    batch = hasty(scene, book)
+    batch.load()
+    if known:
+        hasty(scene, book, Policy(canary=1)).run()
+    scene.remote.order("result", "status", status=500, times=100)
+    with pytest.raises(ServerError):
+        batch.run()
+    assert RowState.RESULT_MISSING not in batch.summary().counts
+    scene.remote.forget_faults()
+    assert batch.run().counts == {RowState.SUCCEEDED: 4}
+    assert len(scene.remote.starts()) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [(404, None, "NoResult (404)"), (200, "<html>", "InvalidAnswer (200)"), (400, None, "InvalidRequest (400)")],
+)
+def test_a_result_that_is_not_there_or_unreadable_is_missing(
+    scene: Scene, status: int, body: str | None, reason: str
+) -> None:
+    """It is no success without a result: it is counted, and can be asked for again."""
+    scene.remote.order("result", "status", status=status, **({} if body is None else {"body": body}))
+    batch = hasty(scene, scene.book(write(scene.folder / "in.jsonl", records(1))))
+    batch.load()
+    assert batch.run().counts == {RowState.RESULT_MISSING: 1}
+    (row,) = batch.export()
+    assert row["reason"] == reason
+    assert batch.retry([RowState.RESULT_MISSING]) == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 1}
+    assert len(scene.remote.starts()) == 1

@@ -1,0 +1,68 @@
+"""
+Rows that are started once more: under the brakes of a campaign, and after their executions are known to nobody.
+"""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.wire.batch.campaigns import Scene, records, write
+from tl_orchestration.batch import BatchOutcome, Limits, Policy, RowState
+
+
+def told(scene: Scene, statement: str) -> None:
+    """
+    Have the store say what would take too long to come about.
+    """
+    engine = create_engine(scene.store)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("brake", [Policy(max_starts=3), Policy(canary=3)], ids=["max_starts", "canary"])
+def test_a_retry_starts_no_further_row(either: Scene, brake: Policy) -> None:
+    """Rows that were started before may be again under the brake, which is about how many rows there are."""
+    either.remote.define("kyc-fail", duration=0.1)
+    book = either.book(write(either.folder / "in.jsonl", records(6)), "kyc-fail")
+    batch = either.batch(book, policy=brake)
+    batch.load()
+    assert batch.run().counts == {RowState.FAILED: 3, RowState.PENDING: 3}
+    either.remote.define("kyc-fail", outcome="COMPLETED", decision="approve")
+    assert batch.retry() == 3
+    summary = batch.run()
+    assert summary.outcome is BatchOutcome.STOPPED
+    assert summary.counts == {RowState.SUCCEEDED: 3, RowState.PENDING: 3}
+    assert (summary.started_here, len(either.started())) == (3, 3)
+
+
+def test_rows_of_a_retry_are_found_behind_those_that_may_not_start(scene: Scene) -> None:
+    """They are in a slice behind one with rows for which the brake leaves no room."""
+    scene.remote.define("kyc-fail", duration=0.1)
+    book = scene.book(write(scene.folder / "in.jsonl", records(202)), "kyc-fail")
+    batch = scene.batch(book)
+    batch.load()
+    told(scene, "UPDATE tl_batch_rows SET state = 'FAILED' WHERE key = 'c00201'")
+    assert batch.retry() == 1
+    summary = scene.batch(book, policy=Policy(max_starts=1)).run()
+    assert summary.counts == {RowState.FAILED: 1, RowState.PENDING: 201}
+    assert scene.started() == {"Ada 201": 1}
+
+
+def test_a_row_whose_execution_nobody_knows_is_started_anew_on_somebodys_word(scene: Scene) -> None:
+    """Without it, it is only looked for again."""
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(2)))
+    batch = scene.batch(book, limits=Limits(in_flight=2), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == 2
+    scene.remote.reset()
+    scene.remote.define("kyc-approve", duration=0.1)
+    told(scene, "UPDATE tl_batch_rows SET state = 'UNKNOWN', reason = 'NotFound', owner = NULL")
+    assert batch.retry() == 2
+    assert batch.run().counts == {RowState.UNKNOWN: 2}
+    assert scene.remote.starts() == []
+    assert batch.retry(unknown="restart") == 2
+    assert batch.run().counts == {RowState.SUCCEEDED: 2}
+    assert scene.started() == {"Ada 0": 1, "Ada 1": 1}
