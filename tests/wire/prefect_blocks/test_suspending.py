@@ -467,10 +467,12 @@ def test_queued_tasks_are_seen_at_once() -> None:
 
     body()
 
+    # A pool may have done its work a moment before the last future says so; nothing goes on after a True.
+    ended_at = looks.index(True)
+    assert set(looks[ended_at:]) == {True}
     counts = hasattr(runner, "_active_submission_count")  # 3.6.17 has only the queue to look at
-    assert set(looks[:-1]) <= ({False} if counts else {False, None})
+    assert set(looks[:ended_at]) <= ({False} if counts else {False, None})
     assert looks[0] is False
-    assert looks[-1] is True
 
 
 @task
