@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from airflow_provider import triggers, versions
+from airflow_provider.waiting_trigger import CANCEL_BUDGET, WaitingTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from tl_orchestration.batch import Batch
 
 
-class TransactionlinkBatchTrigger(BaseTrigger):
+class TransactionlinkBatchTrigger(WaitingTrigger):
     """
     Fires once, when a worker of a campaign has something to do: the in-flight limit has room again and rows are left,
     nothing of this worker is in flight any more, or a deadline has passed.
@@ -57,34 +55,14 @@ class TransactionlinkBatchTrigger(BaseTrigger):
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """
-        Watch, report, return: code after the event would run into Airflow's cancellation.
-        """
-        try:
-            payload = (await self._event()).to_dict()
-        except asyncio.CancelledError:
-            if not versions.HAS_TRIGGER_ON_KILL:
-                await self.on_kill()
-            raise
-        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
-
-    async def on_kill(self) -> None:
-        """
-        Called when Airflow no longer wants this trigger, which is not always somebody's decision; see
-        :meth:`airflow_provider.triggers.TransactionlinkExecutionTrigger.on_kill`.
-        """
-        if self.cancel_on_kill:
-            await triggers.to_its_end(self._end())
+    def _may_cancel(self) -> bool:
+        return self.cancel_on_kill
 
     async def _end(self) -> None:
-        from airflow_provider import decisions
         from tl_orchestration.errors import TransactionlinkError
 
-        if not await decisions.deferred_task_was_ended(self.task_instance, durable=True):
-            return
         try:
-            async with asyncio.timeout(triggers.CANCEL_BUDGET), self._batch() as batch:
+            async with asyncio.timeout(CANCEL_BUDGET), self._batch() as batch:
                 cancelled = await batch.cancel(only_mine=True)
         except Exception as error:
             self.log.error(
@@ -112,29 +90,16 @@ class TransactionlinkBatchTrigger(BaseTrigger):
         return BatchEvent(campaign=self.campaign)
 
     async def _watch(self) -> None:
-        """
-        Watch, and begin again with the connection read anew where it cannot be read or its credential is refused.
-        """
-        from airflow_provider import decisions
-        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
-
         await asyncio.to_thread(_imported)
         from airflow_provider.batch_progress import BatchProgress
 
-        if self.cancel_on_kill:
-            await decisions.make_ready(self.task_instance)
         progress = BatchProgress()
-        bearable = triggers.Forbearance()
-        while True:
-            try:
-                async with self._batch() as batch:
-                    await batch.watch(on_progress=progress.tell)
-                return
-            except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
-                if bearable.is_over():
-                    raise
-                self.log.warning("Watching campaign %s goes on: %s", self.campaign, error)
-                await bearable.pause()
+
+        async def once() -> None:
+            async with self._batch() as batch:
+                await batch.watch(on_progress=progress.tell)
+
+        await self._patiently(once, f"campaign {self.campaign}")
 
     @contextlib.asynccontextmanager
     async def _batch(self) -> AsyncIterator[Batch]:

@@ -6,65 +6,16 @@ when somebody has ended the deferred task.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from airflow_provider import versions
+from airflow_provider.waiting_trigger import CANCEL_BUDGET, WaitingTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
-
     from airflow_provider.events import WaitEvent
     from tl_orchestration import AsyncClient, Execution, Handle, Patience
 
-#: Seconds between two looks at a connection whose credential is refused, and for how long that is forgiven: a rotated
-#: token must not kill what waits.
-_CREDENTIAL_PAUSE = 15.0
-_CREDENTIAL_BUDGET = 900.0
-#: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
-CANCEL_BUDGET = 25.0
 
-
-async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """
-    Await what a trigger does when it is told to stop. Airflow cancels it again and again meanwhile, about once a
-    second.
-    """
-    from tl_orchestration.finishing import CancelledLate, finished
-
-    with contextlib.suppress(CancelledLate):
-        await finished(asyncio.ensure_future(work))
-
-
-class Forbearance:
-    """
-    For how long a wait in the running event loop bears that its credential is refused.
-    """
-
-    def __init__(self) -> None:
-        self._now = asyncio.get_running_loop().time
-        self._began = self._now()
-        self._gives_up = self._began + _CREDENTIAL_BUDGET
-
-    def is_over(self) -> bool:
-        """
-        Asked at each refusal.
-        """
-        if self._now() - self._began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
-            self._gives_up = self._now() + _CREDENTIAL_BUDGET
-        return self._now() > self._gives_up
-
-    async def pause(self) -> None:
-        """
-        Until the next attempt.
-        """
-        await asyncio.sleep(_CREDENTIAL_PAUSE)
-        self._began = self._now()
-
-
-class TransactionlinkExecutionTrigger(BaseTrigger):
+class TransactionlinkExecutionTrigger(WaitingTrigger):
     """
     Fires once, when an execution has ended or its deadline has passed.
 
@@ -137,32 +88,16 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """
-        Wait, report, return: code after the event would run into Airflow's cancellation.
-        """
-        try:
-            payload = (await self._event()).to_dict()
-        except asyncio.CancelledError:
-            if not versions.HAS_TRIGGER_ON_KILL:
-                await self.on_kill()
-            raise
-        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
+    def _may_cancel(self) -> bool:
+        return self.cancel_on_kill and self.owned
 
-    async def on_kill(self) -> None:
-        """
-        Called when Airflow no longer wants this trigger, which is not always somebody's decision: up to 3.3 also when
-        another triggerer has taken it over. So the state of the task decides; without an answer, nothing is cancelled.
-        """
-        if self.cancel_on_kill and self.owned:
-            await to_its_end(self._end())
+    def _durable(self) -> bool:
+        return self.durable
 
     async def _end(self) -> None:
-        from airflow_provider import decisions, shared_clients
+        from airflow_provider import shared_clients
         from tl_orchestration.errors import TransactionlinkError
 
-        if not await decisions.deferred_task_was_ended(self.task_instance, durable=self.durable):
-            return
         try:
             async with (
                 asyncio.timeout(CANCEL_BUDGET),
@@ -209,15 +144,9 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
         return event(Ending.ENDED, raw_status=execution.raw_status)
 
     async def _wait(self) -> Execution:
-        """
-        Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
-        """
-        from airflow_provider import decisions, inboxes
+        from airflow_provider import inboxes
         from tl_orchestration import Pacing, Patience
-        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
 
-        if self.cancel_on_kill:
-            await decisions.make_ready(self.task_instance)
         fixed = None if self.poll_interval is None else Pacing.every(self.poll_interval)
         patience = Patience(
             pacing=fixed or Pacing(),
@@ -225,15 +154,7 @@ class TransactionlinkExecutionTrigger(BaseTrigger):
             cancel_on_timeout=False,
             credential_budget=0.0,
         )
-        bearable = Forbearance()
-        while True:
-            try:
-                return await self._wait_once(patience)
-            except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
-                if bearable.is_over():
-                    raise
-                self.log.warning("Waiting for execution %s goes on: %s", self.execution_id, error)
-                await bearable.pause()
+        return await self._patiently(lambda: self._wait_once(patience), f"execution {self.execution_id}")
 
     def _handle(self, client: AsyncClient) -> Handle:
         from tl_orchestration import Handle

@@ -60,10 +60,10 @@ def written(
     Raises:
         StorageFailed: The storage did not take it.
     """
-    file, content = uri.file_of(execution_id), _encoded(document)
+    file, content = uri.file_of(execution_id), encoded(document)
     files, path = reach(file)
     try:
-        _put(files, file.scheme, path, content)
+        put(files, file.scheme, path, content)
     except Exception as error:  # any of any file system; only its class is safe to tell
         raise StorageFailed(
             f"Execution {execution_id} has ended, but its result could not be written to {file.scheme}://{file.host}"
@@ -117,7 +117,7 @@ def read(
     return document
 
 
-def _encoded(document: Mapping[str, Any]) -> bytes:
+def encoded(document: Mapping[str, Any]) -> bytes:
     """
     The bytes of a result; the same for the same result.
     """
@@ -148,7 +148,7 @@ def _expected(reference: Mapping[str, Any], execution_id: str) -> dict[str, Any]
     return {"sha256": sha256, "size": size}
 
 
-def _put(files: Files, scheme: str, path: str, content: bytes) -> None:
+def put(files: Files, scheme: str, path: str, content: bytes) -> None:
     """
     Write a file, whole or not at all, over whatever is there. What the file system raises may quote anything.
     """
@@ -194,4 +194,4 @@ def _beside(name: str) -> str:
     return f".{name}.{uuid.uuid4().hex}.part"
 
 
-__all__ = ["OBJECT_STORES", "Files", "read", "written"]
+__all__ = ["OBJECT_STORES", "Files", "encoded", "put", "read", "written"]

@@ -46,8 +46,8 @@ def log_of(airflow: AirflowRig, dag_id: str, run_id: str, task_id: str = "check"
 @pytest.mark.parametrize(
     ("decision", "risk"),
     [
-        pytest.param("approve", 12, marks=begins("deferred", like="kyc-approve", duration=2)),
-        pytest.param("reject", 87, marks=begins("deferred", like="kyc-reject", duration=2)),
+        pytest.param("approve", 12, marks=begins("deferred", like="kyc-approve", duration=20)),
+        pytest.param("reject", 87, marks=begins("deferred", like="kyc-reject", duration=20)),
     ],
 )
 def test_deferred_step_returns_the_decision(

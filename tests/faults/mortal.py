@@ -10,11 +10,8 @@ imports.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +22,7 @@ from typing import Any, Literal
 from attrs import asdict, define, field, frozen
 from sqlalchemy import Engine, event
 
+from tests.faults.forks import Killed, Mother, in_a_fork, mother, serve
 from tests.remote import TOKEN, Remote
 from tl_orchestration import (
     B3osKey,
@@ -44,7 +42,6 @@ from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.options import Options
 from tl_orchestration.settings import tls_context
 
-ROOT = Path(__file__).parents[2]
 #: The service has carried the start out, and its answer has not come yet.
 PENDING = "answer to run pending"
 #: By the locale the service's account tells the lives of a step apart; it is no part of what was asked for. A step of a
@@ -250,18 +247,14 @@ class Nursery:
     The program below, from the side of a test.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, mother: Mother) -> None:
+        self._mother = mother
 
     def attempt(self, order: Order) -> Outcome:
         """
         Carry out a try in a process of its own.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        return Outcome(**self._mother.ask(asdict(order)))
 
 
 @contextmanager
@@ -269,46 +262,20 @@ def nursery() -> Iterator[Nursery]:
     """
     A process that makes tries.
     """
-    command = [sys.executable, "-m", "tests.faults.mortal"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with mother("tests.faults.mortal") as process:
         yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(10)
 
 
-def _in_a_fork(order: Order) -> Outcome:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            with os.fdopen(writing, "w") as file:
-                json.dump(asdict(attempt(order)), file)
-            os._exit(0)
-        except BaseException as error:
-            sys.stderr.write(f"{order}: {error!r}\n")
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        told = file.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return Outcome(killed=True)
-    return Outcome(**json.loads(told)) if told else Outcome(error="crash")
-
-
-def _main() -> None:
-    # What would cost every fork the same again.
-    tls_context(None, None)
-    SqlLedger("postgresql://somebody@somewhere/else")
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(asdict(_in_a_fork(Order(**json.loads(line))))) + "\n")
-        sys.stdout.flush()
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    try:
+        told = in_a_fork(lambda: asdict(attempt(Order(**order))))
+    except Killed:
+        return asdict(Outcome(killed=True))
+    return asdict(Outcome(error="crash")) if told is None else dict(told)
 
 
 if __name__ == "__main__":
-    _main()
+    # What would cost every fork the same again.
+    tls_context(None, None)
+    SqlLedger("postgresql://somebody@somewhere/else")
+    serve(_answer)

@@ -529,7 +529,13 @@ class TestCancelledTask:
     """Cancelling the task of a start loses nothing that is known."""
 
     def check(
-        self, remote: Remote, ledger: MemoryLedger, cancel_when: Callable[[], bool], *, prepare: Callable[[], None]
+        self,
+        remote: Remote,
+        ledger: MemoryLedger,
+        cancel_when: Callable[[], bool],
+        *,
+        prepare: Callable[[], None],
+        cancelled: Callable[[], None] = lambda: None,
     ) -> None:
         async def main() -> None:
             async with AsyncClient(OrganizationToken("tot_sandbox"), remote.url, ledger=ledger) as client:
@@ -538,6 +544,7 @@ class TestCancelledTask:
                 while not cancel_when():  # noqa: ASYNC110 -- another thread decides
                     await asyncio.sleep(0.01)
                 task.cancel()
+                asyncio.get_running_loop().call_soon(cancelled)
                 with pytest.raises(asyncio.CancelledError):
                     await task
 
@@ -592,14 +599,15 @@ class TestCancelledTask:
     @pytest.mark.usefixtures("_impatient")
     def test_while_the_id_cannot_be_recorded(self, remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
         """If the ledger stays down, the log has the id and the command that records it."""
-        broken = threading.Event()
+        broken, cancelled = threading.Event(), threading.Event()
 
         class Broken(MemoryLedger):
             def append(self, key: str, event: Event) -> Entry:
                 broken.set()
+                cancelled.wait(30)
                 raise OSError("the disk is full")
 
-        self.check(remote, Broken(), broken.is_set, prepare=lambda: None)
+        self.check(remote, Broken(), broken.is_set, prepare=lambda: None, cancelled=cancelled.set)
         (start,) = remote.starts()
         assert f"tl ledger adopt {KEY} {start['execution_id']}" in caplog.text
 

@@ -15,7 +15,7 @@ from attrs import define
 from tl_orchestration.batch.parts import Outcome
 from tl_orchestration.batch.policy import Policy
 from tl_orchestration.batch.rows import Row, Update
-from tl_orchestration.batch.starting import ledger_key
+from tl_orchestration.batch.starting import handle_of
 from tl_orchestration.batch.states import WITH_RESULT, RowState, final_state
 from tl_orchestration.batch.thrift import SCOUTING, Experience, Thrift
 from tl_orchestration.errors import (
@@ -30,7 +30,7 @@ from tl_orchestration.errors import (
     WaitTimeout,
 )
 from tl_orchestration.models import Execution, Handle
-from tl_orchestration.result_file import _encoded as encoded
+from tl_orchestration.result_file import encoded
 from tl_orchestration.wait import Patience
 
 if TYPE_CHECKING:
@@ -103,15 +103,7 @@ class Follower:
         Of a row's execution, as its index knows it.
         """
         assert row.execution_id is not None
-        return Handle(
-            execution_id=row.execution_id,
-            service=self._client.service,
-            key=ledger_key(self._campaign, row.key),
-            deadline=row.deadline,
-            expires_at=row.expires_at,
-            owned=True,
-            api_version=row.api_version,
-        )
+        return handle_of(self._client.service, self._campaign, row)
 
     async def ending(self, handle: Handle, started_at: float) -> Ending:
         """

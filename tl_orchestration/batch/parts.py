@@ -18,7 +18,7 @@ from tl_orchestration.batch.states import RowState
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import parts, rows, workers
 from tl_orchestration.errors import InvalidSettings
-from tl_orchestration.result_file import _encoded as encoded
+from tl_orchestration.result_file import encoded
 
 Format = Literal["jsonl", "parquet"]
 #: Owner of a part that is being removed; a worker's name is never empty.

@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 from attrs import field, frozen
 
 from tl_orchestration.errors import InvalidSettings, StorageFailed
-from tl_orchestration.result_file import _put
+from tl_orchestration.result_file import put
 
 #: What of a file's description tells whether it is still the same.
 _MARKS = ("ETag", "etag", "md5", "contentHash", "LastModified", "last_modified", "mtime", "updated", "generation")
@@ -104,7 +104,7 @@ class Place:
             StorageFailed: It was not written.
         """
         try:
-            _put(self.files, self.scheme, self.path, content)
+            put(self.files, self.scheme, self.path, content)
         except Exception as error:
             raise self._failed("written", error) from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
@@ -30,7 +30,7 @@ from tl_orchestration.errors import (
 )
 from tl_orchestration.ledger.entry import State
 from tl_orchestration.ledger.sql import SqlLedger
-from tl_orchestration.models import Execution, RunRequest
+from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.start import Step
 
 if TYPE_CHECKING:
@@ -176,9 +176,28 @@ def ledger_key(campaign: str, key: str) -> str:
     return f"batch/{campaign}/{key}"
 
 
+def handle_of(service: str, campaign: str, row: Any) -> Handle:
+    """
+    The execution of a started row, as its index knows it.
+
+    Args:
+        service: Name of the service in which it lives.
+        row: A :class:`Row`, or what a query for the same columns returned.
+    """
+    return Handle(
+        execution_id=row.execution_id,
+        service=service,
+        key=ledger_key(campaign, row.key),
+        deadline=row.deadline,
+        expires_at=row.expires_at,
+        owned=True,
+        api_version=row.api_version,
+    )
+
+
 def _refused(row: Row, state: RowState, execution_id: str | None, reason: str) -> Refused:
     values = {"execution_id": execution_id, "reason": reason}
     return Refused(Update(key=row.key, attempt=row.attempt, state=state, values=values))
 
 
-__all__ = ["CHANGED", "PutBack", "Refused", "Started", "Starter", "ledger_key"]
+__all__ = ["CHANGED", "PutBack", "Refused", "Started", "Starter", "handle_of", "ledger_key"]

@@ -14,12 +14,11 @@ from sqlalchemy import exists, func, select, update
 
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.following import ended
-from tl_orchestration.batch.starting import ledger_key
+from tl_orchestration.batch.starting import handle_of
 from tl_orchestration.batch.states import RowState
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import campaigns, rows, workers
 from tl_orchestration.errors import TransactionlinkError
-from tl_orchestration.models import Handle
 
 if TYPE_CHECKING:
     from tl_orchestration.client import AsyncClient
@@ -102,17 +101,8 @@ class Strays:
     async def _look(self, row: Any) -> bool:
         age = time.time() - (row.started_at or 0.0)
         self._due_at[row.execution_id] = time.time() + min(_LATEST, max(_SOONEST, _SHARE * age))
-        handle = Handle(
-            execution_id=row.execution_id,
-            service=self._client.service,
-            key=ledger_key(row.name, row.key),
-            deadline=row.deadline,
-            expires_at=row.expires_at,
-            owned=True,
-            api_version=row.api_version,
-        )
         try:
-            execution = await self._client.poll(handle)
+            execution = await self._client.poll(handle_of(self._client.service, row.name, row))
         except TransactionlinkError as error:
             log.debug("Row %s of campaign %s holds its share of the quota: %s", row.key, row.name, error)
             return False

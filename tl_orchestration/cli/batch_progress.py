@@ -7,14 +7,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tl_orchestration.cli.live import LiveArea
 from tl_orchestration.cli.output import printable
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _LINES = 10.0
 
 
-class BatchProgress:
+class BatchProgress(LiveArea):
     """
     Shows a campaign while it is entered.
 
@@ -43,23 +42,11 @@ class BatchProgress:
     ) -> None:
         from tl_orchestration.batch.pace import Pace
 
+        super().__init__(console)
         self._monotonic = monotonic
         self._now = now
         self._told = float("-inf")
         self._pace = Pace(monotonic)
-        on_terminal = console.is_interactive and sys.stderr.isatty()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if on_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, summary: BatchSummary) -> None:
         """
@@ -68,8 +55,8 @@ class BatchProgress:
         from tl_orchestration.batch.pace import counted
 
         speed = self._pace.of(summary)
-        if self._live is not None:
-            self._live.update(self._table(summary, speed), refresh=True)
+        if self.is_live:
+            self.draw(self._table(summary, speed))
         elif self._monotonic() - self._told >= _LINES:
             self._told = self._monotonic()
             print(f"{counted(summary)}; {speed}", file=sys.stderr, flush=True)

@@ -9,20 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from random import Random
-from types import TracebackType
-from typing import Self
 
 from attrs import field, frozen
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
+from tl_orchestration.cli.live import LiveArea
 from tl_orchestration.cli.output import printable, status_text
 from tl_orchestration.models import Execution
 from tl_orchestration.pacing import Pacing
 
 
-class Progress:
+class Progress(LiveArea):
     """
     Shows the wait for one execution while it is entered.
 
@@ -32,31 +30,18 @@ class Progress:
     """
 
     def __init__(self, console: Console, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console)
         self._monotonic = monotonic
         self._began = monotonic()
         self._due: float | None = None
         self._status = "asking"
-        # A colour setting such as FORCE_COLOR makes a console of a pipe; a live line there would be noise.
-        on_terminal = console.is_interactive and sys.stderr.isatty()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if on_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def changed(self, execution: Execution) -> None:
         """
         A poll showed another status.
         """
         self._status = printable(status_text(execution))
-        if self._live is None:
+        if not self.is_live:
             print(f"Execution {execution.id} is {self._status}.", file=sys.stderr, flush=True)
 
     def pausing(self, seconds: float) -> None:
@@ -69,13 +54,13 @@ class Progress:
         """
         Draw the line anew. Called several times a second while waiting.
         """
-        if self._live is None:
+        if not self.is_live:
             return
         now = self._monotonic()
         line = f"{self._status}  {_clock(now - self._began)} elapsed"
         if self._due is not None:
             line += f"  next poll in {max(0.0, self._due - now):.0f}s"
-        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        self.draw(Text(line, no_wrap=True, overflow="ellipsis"))
 
 
 @frozen

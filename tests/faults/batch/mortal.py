@@ -11,11 +11,8 @@ As a program, this reads one order a line and carries each out in a fork of itse
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +23,7 @@ from typing import Any
 from attrs import asdict, frozen
 from sqlalchemy import Connection, Engine, event
 
+from tests.faults.forks import Killed, Mother, in_a_fork, mother, serve
 from tests.remote import TOKEN
 from tl_orchestration import AsyncClient, OrganizationToken, Pacing
 from tl_orchestration.batch import Batch, Book, Columns, Policy, following, source, thrift
@@ -34,8 +32,6 @@ from tl_orchestration.database.engine import Database
 from tl_orchestration.exchange import Clock
 from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.settings import tls_context
-
-ROOT = Path(__file__).parents[3]
 
 
 @frozen(kw_only=True)
@@ -177,18 +173,14 @@ class Nursery:
     The program below, from the side of a test.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, mother: Mother) -> None:
+        self._mother = mother
 
     def run(self, order: Order) -> dict[str, Any] | None:
         """
         Carry out a run in a process of its own. None: it was killed.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        told: dict[str, Any] | None = json.loads(self._process.stdout.readline())
+        told: dict[str, Any] | None = self._mother.ask(asdict(order))
         return told
 
 
@@ -197,45 +189,17 @@ def nursery() -> Iterator[Nursery]:
     """
     A process that makes runs.
     """
-    command = [sys.executable, "-m", "tests.faults.batch.mortal"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with mother("tests.faults.batch.mortal") as process:
         yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(10)
 
 
-def _in_a_fork(order: Order) -> dict[str, Any] | None:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            with os.fdopen(writing, "w") as file:
-                json.dump(carry_out(order), file)
-            os._exit(0)
-        except BaseException as error:
-            sys.stderr.write(f"{order}: {error!r}\n")
-            os._exit(1)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        told = file.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+def _answer(order: dict[str, Any]) -> Any:
+    try:
+        return in_a_fork(lambda: carry_out(Order(**order))) or {"counts": {"CRASHED": 1}, "points": {}}
+    except Killed:
         return None
-    found: dict[str, Any] = json.loads(told) if told else {"counts": {"CRASHED": 1}, "points": {}}
-    return found
-
-
-def _main() -> None:
-    tls_context(None, None)  # what would cost every fork the same again
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(_in_a_fork(Order(**json.loads(line)))) + "\n")
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _main()
+    tls_context(None, None)  # what would cost every fork the same again
+    serve(_answer)

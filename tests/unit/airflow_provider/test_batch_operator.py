@@ -24,7 +24,7 @@ from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.sdk.execution_time.timeout import timeout
 from sqlalchemy import create_engine
 
-from airflow_provider import decisions, triggers, versions
+from airflow_provider import decisions, versions, waiting_trigger
 from airflow_provider.batch_progress import BatchProgress
 from airflow_provider.batch_shift import allowed
 from airflow_provider.batch_trigger import TransactionlinkBatchTrigger
@@ -506,7 +506,7 @@ def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
 
 def test_a_rotated_token_does_not_end_the_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trigger reads the connection again until its token is right; after its budget it says what is wrong."""
-    monkeypatch.setattr(triggers, "_CREDENTIAL_PAUSE", 0.2)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.2)
     with pytest.raises(TaskDeferred) as deferred:
         world.task().execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     _, arguments = deferred.value.trigger.serialize()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_provider import shared_clients, triggers
+from airflow_provider import shared_clients, waiting_trigger
 from airflow_provider.events import Ending
 from airflow_provider.triggers import TransactionlinkExecutionTrigger
 from tl_orchestration import Client, OrganizationToken, Pacing, Patience, RunRequest
@@ -71,7 +71,7 @@ def test_ended_execution_fires_one_event(service: SandboxServer, monkeypatch: py
 
 def test_rotated_token_does_not_kill_what_waits(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused credential has the connection read anew: once it is right, the wait goes on to its end."""
-    monkeypatch.setattr(triggers, "_CREDENTIAL_PAUSE", 0.2)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.2)
     connect(monkeypatch, service, password="tot_revoked")
     execution_id = started(service)
 
@@ -89,8 +89,8 @@ def test_rotated_token_does_not_kill_what_waits(service: SandboxServer, monkeypa
 
 def test_token_that_stays_wrong_ends_the_wait(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the budget the wait fails, and says what with, without the token."""
-    monkeypatch.setattr(triggers, "_CREDENTIAL_PAUSE", 0.1)
-    monkeypatch.setattr(triggers, "_CREDENTIAL_BUDGET", 0.3)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.1)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_BUDGET", 0.3)
     connect(monkeypatch, service, password="tot_revoked")
 
     (said,) = asyncio.run(events(trigger(started(service))))

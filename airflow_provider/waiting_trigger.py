@@ -1,0 +1,128 @@
+"""
+What all triggers do whose task waits: one event, the end of what somebody has ended, and patience with a credential.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Protocol
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider import versions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+#: Seconds between two looks at a connection whose credential is refused, and for how long that is forgiven: a rotated
+#: token must not kill what waits.
+_CREDENTIAL_PAUSE = 15.0
+_CREDENTIAL_BUDGET = 900.0
+#: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
+CANCEL_BUDGET = 25.0
+
+
+class Payload(Protocol):
+    """
+    What a trigger reports.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As Airflow keeps it.
+        """
+
+
+class WaitingTrigger(BaseTrigger):
+    """
+    Fires once, with what :meth:`_event` returns.
+    """
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """
+        Wait, report, return: code after the event would run into Airflow's cancellation.
+        """
+        try:
+            payload = (await self._event()).to_dict()
+        except asyncio.CancelledError:
+            if not versions.HAS_TRIGGER_ON_KILL:
+                await self.on_kill()
+            raise
+        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's
+
+    async def on_kill(self) -> None:
+        """
+        Called when Airflow no longer wants this trigger, which is not always somebody's decision: up to 3.3 also when
+        another triggerer has taken it over. So the state of the task decides; without an answer, nothing is cancelled.
+
+        Airflow cancels this again and again meanwhile, about once a second.
+        """
+        from airflow_provider import decisions
+        from tl_orchestration.finishing import CancelledLate, finished
+
+        async def end() -> None:
+            if await decisions.deferred_task_was_ended(self.task_instance, durable=self._durable()):
+                await self._end()
+
+        if self._may_cancel():
+            with contextlib.suppress(CancelledLate):
+                await finished(asyncio.ensure_future(end()))
+
+    def _durable(self) -> bool:
+        """
+        Whether a cleared task finds by itself what it has started.
+        """
+        return True
+
+    @abstractmethod
+    def _may_cancel(self) -> bool:
+        """
+        Whether a decision about the task ends what it waits for.
+        """
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """
+        Cancel what the task waits for; somebody has ended it.
+        """
+
+    @abstractmethod
+    async def _event(self) -> Payload:
+        """
+        Wait.
+        """
+
+    async def _patiently(self, wait: Callable[[], Awaitable[T]], what: str) -> T:
+        """
+        Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
+
+        Args:
+            what: Is waited for, for the log.
+        """
+        from airflow_provider import decisions
+        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
+
+        if self._may_cancel():
+            await decisions.make_ready(self.task_instance)
+        now = asyncio.get_running_loop().time
+        began = now()
+        gives_up = began + _CREDENTIAL_BUDGET
+        while True:
+            try:
+                return await wait()
+            except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
+                if now() - began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
+                    gives_up = now() + _CREDENTIAL_BUDGET
+                if now() > gives_up:
+                    raise
+                self.log.warning("Waiting for %s goes on: %s", what, error)
+                await asyncio.sleep(_CREDENTIAL_PAUSE)
+                began = now()
+
+
+__all__ = ["CANCEL_BUDGET", "WaitingTrigger"]
