@@ -507,7 +507,8 @@ class AsyncClient(_Verbs):
                     try:
                         reply = await self._perform(command)
                     except CancelledLate as late:
-                        cancelled, reply = True, late.result()
+                        cancelled = True
+                        reply = late.result()
                 except TransactionlinkError as error:
                     command = flow.throw(error)
                 else:
