@@ -14,6 +14,8 @@ PREFECT_OVERRIDES := --override <(echo 'certifi>=2025')
 # What only Prefect's environment can test, and check: mypy ignores it elsewhere.
 PREFECT_TESTS := tests/unit/prefect_blocks tests/wire/prefect_blocks tests/e2e/prefect
 PREFECT_SOURCES := prefect_blocks $(wildcard dev/*prefect*.py example_dags/prefect) $(PREFECT_TESTS) tests/typing/prefect_steps.py
+# Most tests wait most of the time: three processes keep two cores busy. One has the real Airflow, or Prefect (tests/spreading.py).
+SPREAD := -n 3
 # Tests and tools must not depend on what the caller's shell happens to set.
 export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
@@ -39,8 +41,8 @@ screenshots: env-airflow ## Take the pictures of the documents, of what `make up
 	@$(PY) -m dev.screenshots
 
 test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
-	@$(PREFECT_PY) -m pytest $(PREFECT_TESTS)
-	@$(PY) -m pytest
+	@$(PREFECT_PY) -m pytest $(SPREAD) $(PREFECT_TESTS)
+	@$(PY) -m pytest $(SPREAD)
 
 test-airflow-matrix: env-airflow env-airflow-matrix ## Pass the Airflow tests, and smoke tests on a real one, with each supported version
 	@rm -rf build/airflow-matrix

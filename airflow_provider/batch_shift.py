@@ -19,6 +19,7 @@ from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRet
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration import errors
 from tl_orchestration.batch import BatchOutcome
+from tl_orchestration.batch.judging import too_many_failed
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
@@ -190,22 +191,8 @@ def check_end(summary: BatchSummary, task: TransactionlinkBatchOperator) -> None
             f"Campaign {name} has stopped at its canary or max_starts, with {summary.pending} rows left. Look at what"
             " came of the others; to go on, raise the limit or take it away, and clear the task."
         )
-    bad = summary.failed + summary.unknown
-    if bad > allowed(summary.rows, task.max_failed, task.max_failed_share):
-        said = f"max_failed={task.max_failed}, max_failed_share={task.max_failed_share}"
-        raise TransactionlinkFailure(
-            f"Campaign {name}: of {summary.rows} rows {summary.failed} have failed and {summary.unknown} may or may not"
-            f" have started, which is more than the task allows ({said}). `tl batch export '{name}'` names them, `tl"
-            f" batch retry '{name}'` lets them be started again; then clear the task."
-        )
-
-
-def allowed(rows: int, most: int | None, share: float | None) -> float:
-    """
-    How many rows may fail: the lower of both; none where neither is said.
-    """
-    limits = ([] if most is None else [float(most)]) + ([] if share is None else [rows * share])
-    return min(limits, default=0.0)
+    if said := too_many_failed(summary, task.max_failed, task.max_failed_share):
+        raise TransactionlinkFailure(f"{said} Then clear the task.")
 
 
 def _tell_load(campaign: str, report: LoadReport) -> None:

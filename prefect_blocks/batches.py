@@ -8,53 +8,32 @@ known of the campaign is in the SQL ledger of the credentials.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, field
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_logger
-from prefect.states import Cancelled, Completed, Failed
 
-from prefect_blocks import decisions, identity, showing, waiting
+from prefect_blocks import decisions, identity, waiting
+from prefect_blocks.batch_board import BatchBoard, wait_for
+from prefect_blocks.batch_ending import TooManyFailed, ended
 from prefect_blocks.batch_orders import BatchColumns, BatchOrder
+from prefect_blocks.batch_stopping import stopping, told_to_stop
 from prefect_blocks.tasks import may_be_retried
-from tl_orchestration.batch.pace import Pace, counted
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from uuid import UUID
-
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.futures import PrefectFuture
 
-    from tl_orchestration.batch import Batch, BatchOutcome, BatchSummary
 
 #: One campaign for each scheduled run of a deployment: a retry has the same, the next run of the schedule another one.
 #: Without the deployment, two of them with the same schedule would take each other's rows for withdrawn ones.
 _CAMPAIGN = "{deployment}~{scheduled_time}"
-
-#: Seconds between two looks at the campaign, for the log and the progress artifact.
-_PACE = 5.0
-#: Seconds between two questions to the server whether the flow run is being cancelled.
-_ASK = 5.0
-
-#: By flow run: set once its shards in this process are to stop.
-_stops: dict[UUID, threading.Event] = {}
-
-
-class TooManyFailed(TransactionlinkError):
-    """
-    More rows of a campaign have not succeeded than ``max_failed`` or ``max_failed_share`` allows. Running it again
-    starts none of them: that takes an explicit retry.
-    """
 
 
 def cancel_batch_executions(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
@@ -176,21 +155,21 @@ def run_batch_flow(
     )
     _check(shards, max_failed, max_failed_share)
     order.check()
-    with order.opened() as batch, _stopping() as stop:
-        board = _Board(batch)
+    with order.opened() as batch, stopping() as stop:
+        board = BatchBoard(batch)
         futures: list[PrefectFuture[dict[str, Any]]] = []
         try:
             load_batch(order)
             futures = [run_shard.submit(order, number) for number in range(shards)]
-            _wait(futures, board.tell)
+            wait_for(futures, board.tell)
         except (TerminationSignal, asyncio.CancelledError):
             stop.set()
-            _wait(futures, lambda: None, until=time.monotonic() + waiting.LAST_WORDS)
+            wait_for(futures, lambda: None, until=time.monotonic() + waiting.LAST_WORDS)
             if on_cancel == "cancel":
                 waiting.last_words(identity.flow_run_id(), partial(_cancel, order, shards))
             raise
         summary = board.conclude(futures)
-    found: dict[str, Any] = _ended(summary, max_failed, max_failed_share)  # a state: Prefect hands on what it holds
+    found: dict[str, Any] = ended(summary, max_failed, max_failed_share)  # a state: Prefect hands on what it holds
     return found
 
 
@@ -235,64 +214,8 @@ def run_shard(order: BatchOrder, number: int) -> dict[str, Any]:
     """
     One worker of the campaign: start, follow and keep rows until the whole campaign has come to its end.
     """
-    with order.opened(number) as batch, _told_to_stop(identity.flow_run_id()) as stop:
+    with order.opened(number) as batch, told_to_stop(identity.flow_run_id()) as stop:
         return batch.run(stop=stop).to_dict()
-
-
-@define
-class _Board:
-    """
-    How the campaign stands, for people: in the log, a progress artifact and a summary.
-    """
-
-    batch: Batch
-    _bar: UUID | None = None
-    _told: float = field(factory=time.monotonic)
-    _pace: Pace = field(factory=Pace)
-
-    def tell(self) -> None:
-        """
-        A line and a percentage, some seconds after the last ones at the earliest.
-        """
-        if time.monotonic() - self._told < _PACE:
-            return
-        self._told = time.monotonic()
-        log = get_run_logger()
-        try:
-            summary = self.batch.summary()
-        except TransactionlinkError as error:
-            log.warning("How the campaign stands cannot be told now: %s", error)
-            return
-        held = "; starts are held, because they fail" if summary.breaker_open else ""
-        log.info("%s; %s%s", counted(summary), self._pace.of(summary), held)
-        self._show(summary)
-
-    def conclude(self, futures: Sequence[PrefectFuture[dict[str, Any]]]) -> BatchSummary:
-        """
-        The campaign as its shards have left it, with their outcome; shown before anything is raised.
-
-        Raises:
-            TransactionlinkError: What a shard has failed with.
-        """
-        from attrs import evolve
-
-        results: list[Any] = [future.result(raise_on_failure=False) for future in futures]
-        errors = [result for result in results if isinstance(result, BaseException)]
-        ended = [result for result in results if not isinstance(result, BaseException)]
-        summary = evolve(
-            self.batch.summary(), outcome=_outcome(ended), started_here=sum(one["started_here"] for one in ended)
-        )
-        self._show(summary)
-        showing.batch_summary(summary, [type(error).__name__ for error in errors])
-        if errors:
-            raise errors[0]
-        return summary
-
-    def _show(self, summary: BatchSummary) -> None:
-        if self._bar is None:
-            self._bar = showing.batch_bar(summary.campaign, summary.rows)
-        if self._bar is not None and summary.rows:
-            showing.batch_progress(self._bar, 100.0 * (summary.rows - _unfinished(summary)) / summary.rows)
 
 
 def _campaign(name: str) -> str:
@@ -346,83 +269,6 @@ def _check(shards: int, max_failed: int | None, max_failed_share: float | None) 
         raise InvalidRequest("max_failed is a number of rows, and max_failed_share is from 0 to 1. Nothing was sent.")
 
 
-@contextlib.contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """
-    An event for the shards of this flow run that are in this process. However the flow ends, they are to stop.
-    """
-    flow_run_id, stop = identity.flow_run_id(), threading.Event()
-    if flow_run_id is not None:
-        _stops[flow_run_id] = stop
-    try:
-        yield stop
-    finally:
-        stop.set()
-        if flow_run_id is not None:
-            del _stops[flow_run_id]
-
-
-@contextlib.contextmanager
-def _told_to_stop(flow_run_id: UUID | None) -> Iterator[Callable[[], bool]]:
-    """
-    Whether a shard is to stop. Where the flow is in another process, the server is asked now and then.
-    """
-    here = None if flow_run_id is None else _stops.get(flow_run_id)
-    if here is not None or flow_run_id is None:
-        yield (here or threading.Event()).is_set
-        return
-    stop, ended = threading.Event(), threading.Event()
-
-    def ask() -> None:
-        while not ended.wait(_ASK):
-            if _has_ended(flow_run_id):
-                stop.set()
-                return
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        yield stop.is_set
-    finally:
-        ended.set()
-
-
-def _has_ended(flow_run_id: UUID) -> bool:
-    from prefect import get_client
-
-    from prefect_blocks.versions import PREFECT_FAILURES
-
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run_id).state
-    except PREFECT_FAILURES:
-        return False
-    return state is not None and (state.is_cancelling() or state.is_final())
-
-
-def _wait(
-    futures: Sequence[PrefectFuture[dict[str, Any]]], tell: Callable[[], None], until: float | None = None
-) -> None:
-    for future in futures:
-        ended = _end_of(future)
-        while not ended.wait(_PACE if until is None else max(0.0, until - time.monotonic())):
-            if until is not None:
-                return
-            tell()
-
-
-def _end_of(future: PrefectFuture[dict[str, Any]]) -> threading.Event:
-    """
-    Set once the task has ended. No server is asked, as the future's state would.
-    """
-    ended = threading.Event()
-
-    def set_it(_: Any) -> None:
-        ended.set()
-
-    future.add_done_callback(set_it)
-    return ended
-
-
 def _cancel(order: BatchOrder, shards: int) -> int:
     """
     Cancel what the shards of this flow run have in flight.
@@ -442,71 +288,6 @@ def _cancel(order: BatchOrder, shards: int) -> int:
         return sum([await one(number) for number in range(shards)])
 
     return waiting.in_loop(each)
-
-
-def _outcome(shards: Sequence[Mapping[str, Any]]) -> BatchOutcome | None:
-    """
-    Of the shards together: the gravest of what they say. None: none of them has come to one.
-    """
-    from tl_orchestration.batch import BatchOutcome
-
-    said = {shard["outcome"] for shard in shards}
-    for outcome in (
-        BatchOutcome.INTERRUPTED,
-        BatchOutcome.CANCELLED,
-        BatchOutcome.STOPPED,
-        BatchOutcome.FINISHED,
-        BatchOutcome.NOTHING_TO_START,
-    ):
-        if outcome.value in said:
-            return outcome
-    return None
-
-
-def _unfinished(summary: BatchSummary) -> int:
-    from tl_orchestration.batch.states import UNFINISHED
-
-    return summary.count(*UNFINISHED)
-
-
-def _judge(summary: BatchSummary, max_failed: int | None, max_failed_share: float | None) -> None:
-    """
-    Raises:
-        TooManyFailed: Beyond one of the limits.
-    """
-    limits = [limit for limit in (max_failed, _share(max_failed_share, summary.rows)) if limit is not None]
-    if summary.failed + summary.unknown > min(limits, default=0):
-        raise TooManyFailed(
-            f"Of {summary.rows} rows of campaign {summary.campaign}, {summary.failed} have failed and"
-            f" {summary.unknown} are of unknown fate, which is more than max_failed and max_failed_share allow. Running"
-            f" the campaign again starts none of them: `tl batch retry '{summary.campaign}'` lets them be started."
-        )
-
-
-def _share(share: float | None, rows: int) -> float | None:
-    return None if share is None else share * rows
-
-
-def _ended(summary: BatchSummary, max_failed: int | None, max_failed_share: float | None) -> Any:
-    """
-    The state in which the flow run ends, as its outcome says.
-
-    Raises:
-        TooManyFailed: See :func:`_judge`.
-    """
-    from tl_orchestration.batch import BatchOutcome
-
-    told = f"Campaign {summary.campaign}: {counted(summary) or 'no rows'}."
-    if summary.outcome is BatchOutcome.CANCELLED:
-        return Cancelled(message=f"{told} Somebody has cancelled it: `tl batch run --resume` takes that back.")
-    _judge(summary, max_failed, max_failed_share)
-    if summary.outcome is BatchOutcome.STOPPED:
-        why = "canary or max_starts is reached: raise it, or take it away, and run the campaign again"
-        return Failed(name="Stopped", message=f"{told} {why}.")
-    if not summary.is_finished:
-        return Failed(name="Interrupted", message=f"{told} Its shards were told to stop: run the campaign again.")
-    name = "NothingToStart" if summary.outcome is BatchOutcome.NOTHING_TO_START else "Completed"
-    return Completed(name=name, message=told, data=summary.to_dict())
 
 
 __all__ = ["TooManyFailed", "cancel_batch_executions", "load_batch", "run_batch_flow", "run_shard"]

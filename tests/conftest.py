@@ -9,7 +9,25 @@ from collections.abc import Iterator
 import pytest
 
 from tests.remote import Remote
+from tests.spreading import Spreading, order
 from tl_orchestration.sandbox import SandboxServer
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spreading:
+    """
+    How ``pytest -n`` spreads the tests.
+    """
+    config.option.loadscopereorder = False
+    return Spreading(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Fast things first, unless they run beside the slow ones.
+    """
+    if hasattr(config, "workerinput"):
+        order(items)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
     """
     Print a campaign. Returns its exit code.
     """
-    from tl_orchestration.batch import RowState
+    from tl_orchestration.batch.judging import remedies
 
     if as_json:
         answer_json(summary.to_dict())
@@ -75,22 +75,8 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
                 ("output", summary.output),
             ]
         )
-    if summary.unread:
-        tell(
-            f"{summary.unread} rows were not started, because the source has changed since it was loaded: run it again"
-            " (a query with --reload), which takes them as they are now."
-        )
-    if missing := summary.count(RowState.RESULT_MISSING):
-        tell(
-            f"{missing} rows have ended, and the service does not give their results: `tl batch retry"
-            f" {summary.campaign} --state RESULT_MISSING`, and the next run asks for them again and starts nothing."
-        )
-    if summary.unknown:
-        tell(
-            f"{summary.unknown} rows may or may not have started: `tl batch export {summary.campaign} --state UNKNOWN`"
-            " names them. Look for each in the vendor's dashboard, tell the ledger (`tl ledger adopt` or `not-started`"
-            f" batch/{summary.campaign}/KEY), then `tl batch retry {summary.campaign} --state UNKNOWN`."
-        )
+    for remedy in remedies(summary):
+        tell(remedy)
     return code_of(summary)
 
 

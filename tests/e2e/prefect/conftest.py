@@ -62,8 +62,11 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectRig]:
         PrefectRig(home, flows) as rig,
         temporary_settings({PREFECT_API_URL: rig.api_url, PREFECT_HOME: str(home)}),
     ):
+        from prefect.events.worker import EventsWorker
+
         from prefect_blocks.automations import create_automations
 
+        EventsWorker.drain_all()  # whatever a process tells goes to the server of its first event
         create_automations(wake_after=WAKE_AFTER, cleanup_deployment="transactionlink-cleanup/rig")
         yield rig
 

@@ -26,7 +26,6 @@ from sqlalchemy import create_engine
 
 from airflow_provider import decisions, versions, waiting_trigger
 from airflow_provider.batch_progress import BatchProgress
-from airflow_provider.batch_shift import allowed
 from airflow_provider.batch_trigger import TransactionlinkBatchTrigger
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
 from airflow_provider.operators import TransactionlinkBatchOperator
@@ -234,14 +233,6 @@ def test_too_many_failed_rows_fail_the_task_for_good(world: World, policy: dict[
         world.run(task, ti)
 
     assert ti.pushed["return_value"]["counts"] == {"REJECTED": 2, "SUCCEEDED": 2}
-
-
-def test_how_many_rows_may_fail() -> None:
-    """None by default; else the lower of number and share."""
-    assert allowed(100, None, None) == 0
-    assert allowed(100, 7, None) == 7
-    assert allowed(100, None, 0.05) == 5
-    assert allowed(100, 7, 0.05) == 5
 
 
 def test_a_canary_fails_the_task_for_a_person_to_look(world: World) -> None:

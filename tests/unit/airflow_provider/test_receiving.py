@@ -5,7 +5,6 @@ The receiver in the API server, asked as Airflow mounts it.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING
 
 import httpx
@@ -82,7 +81,7 @@ def test_b3os_needs_its_secret(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) ->
     ("option", "value", "why"),
     [
         ("INBOX_URL", "", "receive_webhooks needs [transactionlink] inbox_url"),
-        ("WEBHOOK_KEYS", f"/{uuid.uuid4()}", "Webhooks cannot be received"),
+        ("WEBHOOK_KEYS", "/there/is/no/such/file", "Webhooks cannot be received"),
     ],
 )
 def test_mistake_is_said_and_the_vendor_delivers_again(

@@ -105,9 +105,12 @@ def test_script_without_a_server_needs_none(remote: Remote, credentials: Transac
     """Prefect would start a server of its own for the first event."""
     from prefect.server.api.server import SubprocessASGIServer
 
-    started(remote, credentials).wait_for_completion()
+    def servers() -> list[object]:
+        return [server.server_process for server in SubprocessASGIServer._instances.values()]
 
-    assert not any(server.server_process for server in SubprocessASGIServer._instances.values())
+    before = servers()
+    started(remote, credentials).wait_for_completion()
+    assert servers() == before
 
 
 def test_each_change_is_told_once(

@@ -38,14 +38,14 @@ def test_each_suspension_has_a_key_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "count"),
     [
-        ("Suspended", suspending._key(1), 1),
-        ("Suspended", suspending._key(500), 500),
+        pytest.param("Suspended", suspending._key(1), 1, id="ours"),
+        pytest.param("Suspended", suspending._key(500), 500, id="the five hundredth"),
         ("Suspended", "transactionlink-12345678-1234-4234-8234-123456789012", 1),  # by an older version
         ("Suspended", "approval", None),
         ("Suspended", "1", None),
         ("Suspended", None, None),
-        ("Paused", suspending._key(1), None),
-        ("Resuming", suspending._key(1), None),
+        pytest.param("Paused", suspending._key(1), None, id="a pause"),
+        pytest.param("Resuming", suspending._key(1), None, id="resuming"),
     ],
 )
 def test_only_our_suspensions_are_ours(name: str, key: str | None, count: int | None) -> None:

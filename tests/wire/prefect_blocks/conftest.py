@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prefect import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.events.worker import EventsWorker
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
@@ -42,6 +43,7 @@ def _prefect() -> Iterator[None]:
             patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")  # nothing here has a deployment
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "0.1")
         with prefect_test_harness(server_startup_timeout=120):
+            EventsWorker.drain_all()  # whatever a process tells goes to the server of its first event
             yield
 
 

@@ -23,7 +23,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from prefect_blocks import BatchColumns, batches, run_batch_flow
+from prefect_blocks import BatchColumns, batch_stopping, run_batch_flow
 from prefect_blocks.batch_orders import BatchOrder
 from prefect_blocks.batches import TooManyFailed, run_shard
 from prefect_blocks.waiting import in_loop
@@ -173,7 +173,7 @@ def test_too_many_failures_fail_the_flow(book: Book, limit: dict[str, Any]) -> N
     book.remote.define("kyc-fail", duration=0.1)
     state = book.run(workflow_definition_id="kyc-fail", **limit)
     assert state.is_failed()
-    with pytest.raises(TooManyFailed, match=r"6 have failed and 0 are of unknown fate.*tl batch retry 'w47'"):
+    with pytest.raises(TooManyFailed, match=r"6 have failed and 0 may or may not have started.*tl batch retry w47"):
         state.result()
     assert "| FAILED | 6 |" in artifacts(state)["markdown"]
     assert book.run(workflow_definition_id="kyc-fail", max_failed=6, max_failed_share=1.0).is_completed()
@@ -183,7 +183,7 @@ def test_unknown_fate_is_no_success(book: Book) -> None:
     """A start whose answer is lost counts for the limit, and the summary says how to find it."""
     book.remote.order("start", "lose", definition="kyc-approve")
     state = book.run()
-    with pytest.raises(TooManyFailed, match="0 have failed and 1 are of unknown fate"):
+    with pytest.raises(TooManyFailed, match="0 have failed and 1 may or may not have started"):
         state.result()
     assert "tl batch export 'w47' --state UNKNOWN" in artifacts(state)["markdown"]
 
@@ -241,10 +241,10 @@ def test_flow_runs_may_share_a_campaign(book: Book) -> None:
 
 def test_shard_of_another_process_is_told_to_stop(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks the server, and goes on for as long as nobody cancels the flow run or that is not clear."""
-    monkeypatch.setattr(batches, "_ASK", 0.05)
+    monkeypatch.setattr(batch_stopping, "_ASK", 0.05)
     with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(run_batch_flow, state=Running())
-        with batches._told_to_stop(flow_run.id) as stop, batches._told_to_stop(uuid4()) as unclear:
+        with batch_stopping.told_to_stop(flow_run.id) as stop, batch_stopping.told_to_stop(uuid4()) as unclear:
             time.sleep(0.5)
             assert not stop()
             client.set_flow_run_state(flow_run.id, State(type=StateType.CANCELLING, name="Cancelling"), force=True)
