@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider.waiting_trigger import CANCEL_BUDGET, WaitingTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from airflow_provider.events import BatchEvent
-    from tl_orchestration.batch import Batch
+    from tl_orchestration.batch import Batch, BatchSummary
 
 
 class TransactionlinkBatchTrigger(WaitingTrigger):
@@ -95,9 +95,17 @@ class TransactionlinkBatchTrigger(WaitingTrigger):
 
         progress = BatchProgress()
 
-        async def once() -> None:
+        async def once(accepted: Callable[[], None]) -> None:
             async with self._batch() as batch:
-                await batch.watch(on_progress=progress.tell)
+                in_flight: set[int] = set()
+
+                def tell(summary: BatchSummary) -> None:
+                    progress.tell(summary)
+                    in_flight.add(summary.in_flight)
+                    if len(in_flight) > 1:  # the service has told of one that it has ended
+                        accepted()
+
+                await batch.watch(on_progress=tell)
 
         await self._patiently(once, f"campaign {self.campaign}")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider.waiting_trigger import CANCEL_BUDGET, WaitingTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from airflow_provider.events import WaitEvent
     from tl_orchestration import AsyncClient, Execution, Handle, Patience
 
@@ -146,15 +148,23 @@ class TransactionlinkExecutionTrigger(WaitingTrigger):
     async def _wait(self) -> Execution:
         from airflow_provider import inboxes
         from tl_orchestration import Pacing, Patience
+        from tl_orchestration.wait import EXPIRY_GRACE
 
         fixed = None if self.poll_interval is None else Pacing.every(self.poll_interval)
-        patience = Patience(
-            pacing=fixed or Pacing(),
-            safety_net=fixed or inboxes.safety_net(),
-            cancel_on_timeout=False,
-            credential_budget=0.0,
-        )
-        return await self._patiently(lambda: self._wait_once(patience), f"execution {self.execution_id}")
+
+        def once(accepted: Callable[[], None]) -> Awaitable[Execution]:
+            patience = Patience(
+                pacing=fixed or Pacing(),
+                safety_net=fixed or inboxes.safety_net(),
+                cancel_on_timeout=False,
+                credential_budget=0.0,
+                on_change=lambda _: accepted(),  # the first poll that is answered is a change
+            )
+            return self._wait_once(patience)
+
+        limits = [self.deadline, None if self.expires_at is None else self.expires_at + EXPIRY_GRACE]
+        ends = min((limit for limit in limits if limit is not None), default=None)
+        return await self._patiently(once, f"execution {self.execution_id}", ends)
 
     def _handle(self, client: AsyncClient) -> Handle:
         from tl_orchestration import Handle

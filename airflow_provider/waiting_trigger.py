@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,32 +99,44 @@ class WaitingTrigger(BaseTrigger):
         Wait.
         """
 
-    async def _patiently(self, wait: Callable[[], Awaitable[T]], what: str) -> T:
+    async def _patiently(
+        self, wait: Callable[[Callable[[], None]], Awaitable[T]], what: str, ends: float | None = None
+    ) -> T:
         """
         Wait, and begin again with the connection read anew where it cannot be read or its credential is refused.
 
         Args:
+            wait: Gets a function to call once the credential was accepted: what is refused later is another refusal.
             what: Is waited for, for the log.
+            ends: When the deadline of that passes, epoch seconds.
+
+        Raises:
+            WaitTimeout: The deadline has passed, with the credential still refused.
         """
         from airflow_provider import decisions
-        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied
+        from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied, WaitTimeout
 
         if self._may_cancel():
             await decisions.make_ready(self.task_instance)
         now = asyncio.get_running_loop().time
-        began = now()
-        gives_up = began + _CREDENTIAL_BUDGET
+        gives_up: float | None = None
+
+        def accepted() -> None:
+            nonlocal gives_up
+            gives_up = None
+
         while True:
             try:
-                return await wait()
+                return await wait(accepted)
             except (AuthenticationError, PermissionDenied, InvalidSettings) as error:
-                if now() - began > _CREDENTIAL_PAUSE:  # it has worked since: this is another refusal
-                    gives_up = now() + _CREDENTIAL_BUDGET
+                left = math.inf if ends is None else ends - time.time()
+                if left <= 0:
+                    raise WaitTimeout(f"The deadline of {what} has passed: {error}") from error
+                gives_up = now() + _CREDENTIAL_BUDGET if gives_up is None else gives_up
                 if now() > gives_up:
                     raise
                 self.log.warning("Waiting for %s goes on: %s", what, error)
-                await asyncio.sleep(_CREDENTIAL_PAUSE)
-                began = now()
+                await asyncio.sleep(min(_CREDENTIAL_PAUSE, left))
 
 
 __all__ = ["CANCEL_BUDGET", "WaitingTrigger"]

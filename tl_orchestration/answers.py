@@ -4,12 +4,11 @@ Reading answers: JSON without surprises, and errors without personal data.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
+from tl_orchestration import strict_json
 from tl_orchestration.errors import (
     AuthenticationError,
     InvalidAnswer,
@@ -54,17 +53,9 @@ def json_object(response: Response, request: Request) -> dict[str, Any]:
     if not (media_type == "application/json" or media_type.endswith("+json")):
         raise _invalid(response, request, f"content type {_plain(media_type)[:60] or 'missing'} instead of JSON")
     try:
-        value = json.loads(
-            response.body.decode("utf-8"),
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique,
-        )
-    except RecursionError:
-        raise _invalid(response, request, "JSON nested too deeply") from None
-    except ValueError as error:
-        reason = error.args[0] if isinstance(error, _NotJson) else "a body that is not JSON"
-        raise _invalid(response, request, str(reason)) from None
+        value = strict_json.read(response.body)
+    except strict_json.NotJson as error:
+        raise _invalid(response, request, f"a body that is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise _invalid(response, request, "JSON that is not an object")
     return value
@@ -81,28 +72,6 @@ def usable_id(document: Mapping[str, Any], response: Response, request: Request)
     if identifier is None:
         raise _invalid(response, request, "no usable execution id")
     return identifier
-
-
-class _NotJson(ValueError):
-    """Carries a reason that quotes nothing."""
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotJson("a number that JSON does not have")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):  # 1e999 is JSON, but no number that anybody can go on with
-        raise _NotJson("a number out of range")
-    return number
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise _NotJson("a JSON object with duplicate keys")
-    return document
 
 
 def _invalid(response: Response, request: Request, what: str) -> InvalidAnswer:

@@ -169,7 +169,7 @@ class TestRun:
             ('["NAME"]', "JSON object"),
             ('{"a": "NAME", "a": 1}', "duplicate keys"),
             ('{"a": "NAME", "b": NaN}', "NaN"),
-            (b'{"a": "NAME\xff"}', "UnicodeDecodeError"),
+            (b'{"a": "NAME\xff"}', "is not UTF-8"),
         ],
     )
     def test_refuses_parameters_that_are_no_object(self, store: Store, content: str | bytes, reason: str) -> None:

@@ -4,7 +4,6 @@ From a record of the source to a request: a typed mapping, whose complaints neve
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from attrs import field, fields, frozen, validators
 
+from tl_orchestration import strict_json
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.ledger.key import LONGEST_KEY
 from tl_orchestration.models import RunRequest
@@ -255,7 +255,7 @@ def _date(value: Any) -> str:
 
 
 def _json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str | bytes) else value
+    return strict_json.read(value) if isinstance(value, str | bytes) else value
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {

@@ -33,7 +33,7 @@ class Delimited:
         return self.file.identity()
 
     def with_columns(self, key: str, columns: frozenset[str]) -> Delimited:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             names, _ = self._header(file)
         if missing := sorted(columns - set(names)):
             raise InvalidSettings(f"The source {self.file} has no column {', '.join(missing)}.")
@@ -42,7 +42,7 @@ class Delimited:
         return self
 
     def portions(self, size: int) -> Iterator[Portion]:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             names, begin = self._header(file)
             records, end = list[Record | Unreadable](), begin
             for end, record in self._records(file, names, begin, None):
@@ -54,7 +54,7 @@ class Delimited:
             yield Portion({"offset": begin, "length": end - begin}, records)
 
     def again(self, locator: Mapping[str, Any], keys: Sequence[str]) -> list[Record]:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             names, _ = self._header(file)
             found = [one for _, one in self._records(file, names, locator["offset"], locator["length"])]
         return [record for record in found if not isinstance(record, Unreadable)]

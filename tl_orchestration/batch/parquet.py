@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from tl_orchestration.batch.places import Place
 from tl_orchestration.batch.sources import Portion, Record
-from tl_orchestration.errors import InvalidSettings, StorageFailed
+from tl_orchestration.errors import InvalidSettings
 
 
 @frozen
@@ -29,14 +29,14 @@ class Parquet:
         return self.file.identity()
 
     def with_columns(self, key: str, columns: frozenset[str]) -> Parquet:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             names = set(self._reader(file).schema_arrow.names)
         if missing := sorted(columns - names):
             raise InvalidSettings(f"The source {self.file} has no column {', '.join(missing)}.")
         return Parquet(self.file, tuple(sorted(columns)))
 
     def portions(self, size: int) -> Iterator[Portion]:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             reader = self._reader(file)
             for group in range(reader.num_row_groups):
                 begin = 0
@@ -46,7 +46,7 @@ class Parquet:
                     begin += len(records)
 
     def again(self, locator: Mapping[str, Any], keys: Sequence[str]) -> list[Record]:
-        with self.file.open() as file:
+        with self.file.reading() as file:
             reader, begin = self._reader(file), 0
             if locator["group"] >= reader.num_row_groups:
                 return []
@@ -66,10 +66,7 @@ class Parquet:
             from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
         except ImportError:
             raise InvalidSettings("Parquet needs an extra: pip install 'tl-orchestration[batch]'.") from None
-        try:
-            return parquet.ParquetFile(file)
-        except Exception as error:  # pyarrow has many; their text may quote the file
-            raise StorageFailed(f"{self.file} could not be read as Parquet ({type(error).__name__}).") from None
+        return parquet.ParquetFile(file)
 
 
 __all__ = ["Parquet"]

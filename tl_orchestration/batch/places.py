@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from tl_orchestration.errors import InvalidSettings, StorageFailed
+from tl_orchestration.errors import InvalidSettings, StorageFailed, TransactionlinkError
 from tl_orchestration.result_file import put
 
 #: What of a file's description tells whether it is still the same.
@@ -64,18 +66,20 @@ class Place:
         """
         return Path(self.path).suffix.lower()
 
-    def open(self) -> IO[bytes]:
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
         """
-        A reader that can seek.
+        A reader that can seek. Whatever fails while it is used is told by the error's class.
 
         Raises:
-            StorageFailed: It cannot be opened.
+            StorageFailed: It cannot be opened, or not be read to its end.
         """
         try:
-            if self.files is None:
-                return Path(self.path).open("rb")
-            return self.files.open(self.path, "rb")  # type: ignore[no-any-return]
-        except Exception as error:  # of any file system; its text may quote anything
+            with Path(self.path).open("rb") if self.files is None else self.files.open(self.path, "rb") as file:
+                yield file
+        except TransactionlinkError:
+            raise
+        except Exception as error:  # of any file system or reader of a format; its text may quote anything
             raise self._failed("read", error) from None
 
     def identity(self) -> str:

@@ -5,12 +5,13 @@ every process can read.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
+
+from tl_orchestration import strict_json
 
 
 def read_parameters(source: str | None) -> dict[str, Any]:
@@ -41,14 +42,13 @@ def read_object(source: str, option: str, *, inline: bool = False) -> dict[str, 
         raise click.UsageError(f"{option} takes a file, or - for standard input; values do not belong in arguments.")
     try:
         text = source if is_inline else _read(source)
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = strict_json.read(text)
     except OSError as error:
         raise click.UsageError(f"The {option} file cannot be read ({error.strerror}).") from None
-    except json.JSONDecodeError as error:
-        raise click.UsageError(f"{option} is not JSON (line {error.lineno}, column {error.colno}).") from None
-    except (ValueError, RecursionError) as error:
-        reason = error.args[0] if isinstance(error, _NotJson) else type(error).__name__
-        raise click.UsageError(f"{option} is not JSON ({reason}).") from None
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{option} is not UTF-8.") from None
+    except strict_json.NotJson as error:
+        raise click.UsageError(f"{option} is not JSON ({error}).") from None
     if not isinstance(document, dict):
         raise click.UsageError(f"{option} must be a JSON object, such as {{…}}.")
     return document
@@ -60,20 +60,3 @@ def _read(source: str) -> str:
         buffer = getattr(sys.stdin, "buffer", None)
         return sys.stdin.read() if buffer is None else buffer.read().decode("utf-8-sig")
     return Path(source).read_bytes().decode("utf-8-sig")
-
-
-class _NotJson(ValueError):
-    """
-    Carries a reason that quotes nothing.
-    """
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise _NotJson("duplicate keys")
-    return document
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotJson("NaN and Infinity are not JSON")

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tl_orchestration.webhooks.strict_json import strict_object
+from tl_orchestration.strict_json import strict_object
 
 #: Members that may name the execution, the most telling first (contract C19). B3OS calls the definition `workflowId`.
 _IDS = ("workflowExecutionId", "workflowId", "executionId", "id")

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import field, frozen
 
 from tl_orchestration.errors import WebhookRefused
-from tl_orchestration.webhooks.strict_json import strict_object
+from tl_orchestration.strict_json import strict_object
 
 #: The only algorithm (contract A7).
 ALGORITHM = "RS256"

@@ -17,10 +17,10 @@ from typing import IO, Any
 from attrs import Factory, define
 
 from tl_orchestration.errors import WebhookRefused, WebhookUndecided
+from tl_orchestration.strict_json import strict_object
 from tl_orchestration.webhooks.announcement import announcement
 from tl_orchestration.webhooks.inbox import Arrival, Inbox
 from tl_orchestration.webhooks.signatures import Delivery, Verifier
-from tl_orchestration.webhooks.strict_json import strict_object
 from tl_orchestration.webhooks.writer import PORTION, Writer
 
 #: Largest line, bytes: a body of 1 MiB as base64, and its headers.

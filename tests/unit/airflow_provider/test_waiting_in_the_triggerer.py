@@ -15,7 +15,9 @@ import pytest
 from airflow_provider import shared_clients, waiting_trigger
 from airflow_provider.events import Ending
 from airflow_provider.triggers import TransactionlinkExecutionTrigger
+from tests.remote import Remote
 from tl_orchestration import Client, OrganizationToken, Pacing, Patience, RunRequest
+from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.pacing import SAFETY_NET
 from tl_orchestration.sandbox import SandboxServer
 from tl_orchestration.webhooks.inbox import Arrival, Inbox
@@ -97,6 +99,60 @@ def test_token_that_stays_wrong_ends_the_wait(service: SandboxServer, monkeypatc
 
     assert (said["ending"], said["error"], said["status_code"]) == (Ending.FAILED, "AuthenticationError", 401)
     assert "tot_" not in json.dumps(said)
+
+
+def test_deadline_holds_while_the_token_is_refused(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience with a credential ends with the deadline: its task has to decide."""
+    connect(monkeypatch, service, password="tot_revoked")
+
+    (said,) = asyncio.run(events(trigger(started(service), deadline=time.time() + 0.5)))
+
+    assert said["ending"] == Ending.DEADLINE
+
+
+def test_connection_that_is_slow_to_fail_is_not_read_for_ever(
+    service: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long an attempt takes, only an answer of the service begins the budget anew."""
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.05)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_BUDGET", 0.3)
+    connect(monkeypatch, service)
+    execution_id = started(service)
+    looks = []
+
+    async def slowly(*_: object) -> None:
+        looks.append(time.monotonic())
+        await asyncio.sleep(0.2)
+        raise InvalidSettings("The secrets backend is away.")
+
+    monkeypatch.setattr(shared_clients, "_current", slowly)
+
+    (said,) = asyncio.run(asyncio.wait_for(events(trigger(execution_id)), 10))
+
+    assert (said["ending"], said["error"]) == (Ending.FAILED, "InvalidSettings")
+    assert len(looks) <= 4
+
+
+def test_another_refusal_has_a_budget_of_its_own(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the token was accepted again, the next rotation may take as long as the last one."""
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.1)
+    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_BUDGET", 1.5)
+    connect(monkeypatch, service)
+    with Remote(service.url) as remote:
+        remote.define("kyc-approve", duration=4)
+        execution_id = started(service)
+
+        async def rotated_twice() -> list[dict[str, Any]]:
+            waiting = asyncio.create_task(events(trigger(execution_id)))
+            for _ in range(2):
+                remote.order("status", "status", status=401, times=8)
+                await asyncio.sleep(1.3)
+            return await waiting
+
+        (said,) = asyncio.run(rotated_twice())
+        remote.reset()
+
+    assert said["ending"] == Ending.ENDED
 
 
 def test_whatever_goes_wrong_is_an_event(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,25 +131,26 @@ def interrupted(
     by: Callable[[int], BaseException] = TerminationSignal,
 ) -> BaseException | None:
     """Start, and be stopped meanwhile. Returns what came out of it."""
-    begun = threading.Event()
+    begun, sent = threading.Event(), threading.Event()
 
-    def here() -> str:
+    def starts() -> str:
         begun.set()
+        sent.wait(30)
         return start()
 
     async def there() -> str:
-        begun.set()
-        return await asyncio.to_thread(start)
+        return await asyncio.to_thread(starts)
 
-    twin = waiting.uninterrupted(twins.Twin(here, there), stopped)
+    twin = waiting.uninterrupted(twins.Twin(starts, there), stopped)
     if kind == "sync":
 
         def handler(number: int, frame: object) -> None:
             raise by(number)
 
         def kill() -> None:
-            begun.wait(5)
+            begun.wait(30)
             os.kill(os.getpid(), signal.SIGUSR1)
+            sent.set()
 
         killer = threading.Thread(target=kill)
         before = signal.signal(signal.SIGUSR1, handler)
@@ -165,8 +166,9 @@ def interrupted(
 
     async def main() -> BaseException | None:
         running: asyncio.Future[Any] = asyncio.ensure_future(twin.there())
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 30)
         running.cancel()
+        sent.set()
         return (await asyncio.gather(running, return_exceptions=True))[0]
 
     return asyncio.run(main())
@@ -206,14 +208,13 @@ def test_start_is_not_cut_off_by_the_keyboard() -> None:
 def test_start_that_fails_or_hangs_hands_nothing_over(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal goes on all the same."""
     monkeypatch.setattr(waiting, "LAST_WORDS", 0.3)
-    never = threading.Event()
 
     def fails() -> str:
         time.sleep(0.1)
         raise ServerError("no")
 
     def hangs() -> str:
-        never.wait(1.0)
+        time.sleep(3)
         return "e-1"
 
     for start in (fails, hangs):
