@@ -35,6 +35,8 @@ Seconds between two updates of a progress artifact.
 """
 
 _LABEL = 10.0
+#: Name of the threads that write labels.
+LABELLER = "transactionlink-label"
 """
 Seconds for one answer about a label.
 """
@@ -291,7 +293,7 @@ def _label(run: TransactionlinkWorkflowRun) -> None:
         with _harmless(), _client(httpx_settings={"timeout": _LABEL}) as client:
             client.update_flow_run_labels(flow_run_id, labels)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(write,), daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(write,), name=LABELLER, daemon=True).start()
 
 
 def _link(run: TransactionlinkWorkflowRun) -> None:
@@ -350,4 +352,14 @@ def _harmless() -> Iterator[None]:
         log.error("This could not be shown (%s); the step goes on.", type(error).__name__)
 
 
-__all__ = ["batch_bar", "batch_progress", "batch_summary", "changed", "progress", "start_unknown", "started", "summary"]
+__all__ = [
+    "LABELLER",
+    "batch_bar",
+    "batch_progress",
+    "batch_summary",
+    "changed",
+    "progress",
+    "start_unknown",
+    "started",
+    "summary",
+]

@@ -4,6 +4,7 @@ One Prefect server for the session, and blocks saved in it that reach the sandbo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prefect.events.worker import EventsWorker
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
-from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow
+from prefect_blocks import TransactionlinkCredentials, TransactionlinkWorkflow, showing
 from prefect_blocks.versions import load_block
 from tests.remote import TOKEN, Remote
 
@@ -45,6 +46,9 @@ def _prefect() -> Iterator[None]:
         with prefect_test_harness(server_startup_timeout=120):
             EventsWorker.drain_all()  # whatever a process tells goes to the server of its first event
             yield
+            for thread in threading.enumerate():
+                if thread.name == showing.LABELLER:
+                    thread.join(10)
 
 
 def credentials_for(remote: Remote, token: str = TOKEN, **fields: Any) -> TransactionlinkCredentials:

@@ -21,14 +21,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from dev.services import free_port
-from prefect_blocks import TransactionlinkCredentials, waking
+from prefect_blocks import TransactionlinkCredentials, load_result, waking
 from prefect_blocks.__main__ import main
 from prefect_blocks.automations import delete_automations
+from prefect_blocks.results import written
 from prefect_blocks.versions import load_block
 from tests.fences import Page, bash, placed, running, until_it_answers
-from tests.remote import TOKEN, Remote
+from tests.remote import NOBODY, TOKEN, Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
 from tl_orchestration.errors import InvalidRequest, StartOutcomeUnknown
+from tl_orchestration.result_uri import ResultUri
 from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.webhooks.inbox import Arrival, Inbox
 
@@ -138,10 +140,13 @@ def test_result_in_a_storage(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("token")
 def test_results_go_where_the_credentials_allow(tmp_path: Path) -> None:
-    """A workflow with another storage URI is refused when its block is made."""
+    """A workflow with another storage URI is refused when its block is made, and a file elsewhere is not read."""
     names_of(RESULTS.fence("python", 2), tmp_path)
     with pytest.raises(InvalidRequest, match="result_uri_prefixes"):
         names_of(placed(RESULTS.fence("python", 0), {BUCKET: f"file://{tmp_path}/results/"}), tmp_path)
+    elsewhere = written(ResultUri.parse(f"file://{tmp_path}/"), NOBODY, {"riskScore": 1})
+    with pytest.raises(InvalidRequest, match="the result_uri of this reference"):
+        load_result({"execution_id": NOBODY, **elsewhere}, "kyc")
 
 
 def test_link_is_mailed(remote: Remote, workflow: MakeWorkflow, tmp_path: Path) -> None:
