@@ -48,8 +48,7 @@ def rules(task: TransactionlinkRunWorkflowOperator, hook: TransactionlinkHook) -
             f"Task {task.task_id!r} does not wait (wait_for_completion=False), so nothing heeds"
             f" {' and '.join(unheard)}: give that to the sensor that waits."
         )
-    handing_on.destination(hook, task.result)
-    handing_on.check_fields(hook, task.result_fields)
+    handing_on.handover(hook, task.result, chosen)
     return chosen
 
 

@@ -141,7 +141,7 @@ def _folder(task: TransactionlinkBatchOperator, hook: TransactionlinkHook) -> Ob
     if "://" not in text:
         text = Path(text).absolute().as_uri()
     uri = ResultUri.parse(text if text.endswith("/") else f"{text}/")
-    hook.check_result_uri(uri, "the URI given as results")
+    hook.result_policy().check_uri(uri, "the URI given as results")
     return storage(uri)
 
 

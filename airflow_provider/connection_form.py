@@ -33,7 +33,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "workspace_id": {
         "label": "Workspace id",
-        "description": "If given, a start that is answered from another workspace (B3OS: organization) is refused.",
+        "description": (
+            "If given, a start that is answered from another workspace (B3OS: organization) is refused. The legacy API"
+            " is not known to say where it started."
+        ),
         "schema": _TEXT,
     },
     "request_timeout": {
@@ -43,12 +46,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "max_connections": {
         "label": "Requests in flight",
-        "description": "Most requests that one process has open at once. Default 10.",
+        "description": "Most requests that one client has open at once. Default 10.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "requests_per_second": {
         "label": "Requests per second",
-        "description": "Most requests of all waits in one triggerer, spread evenly. Default: as many as are due.",
+        "description": (
+            "Most requests of all waits in one triggerer whose tasks have the same status map, spread evenly. Default:"
+            " as many as are due."
+        ),
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
     },
     "proxy": {

@@ -28,7 +28,7 @@ _CLEARED = "restarting"
 #: The state of a deferred task that waits on: its trigger was only moved to another triggerer.
 _WAITS_ON = "deferred"
 
-#: The processes' supervisors that have been asked once.
+#: Whether this process has asked once (:func:`make_ready`).
 _ready = False
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.hints import HintSource
     from tl_orchestration.ledger import Ledger, SqlLedger
-    from tl_orchestration.result_uri import ResultUri
+    from tl_orchestration.result_policy import ResultPolicy
 
 _SETTINGS = (
     "workspace_id",
@@ -204,33 +204,21 @@ class TransactionlinkHook(BaseHook):
         template = str(_extra(self._connection()).get("execution_url") or "")
         return template.replace("{execution_id}", execution_id)
 
-    def forbids_full_result(self) -> bool:
+    def result_policy(self) -> ResultPolicy:
         """
-        Whether the connection keeps whole results out of XCom.
-        """
-        return bool(_extra(self._connection()).get("forbid_full_result"))
-
-    def check_result_uri(self, uri: ResultUri, what: str) -> None:
-        """
-        Refuse a storage URI that is below none of the connection's ``result_uri_prefixes``, where it has any.
-
-        Args:
-            what: What names it, as the subject of a sentence.
+        What the connection decides about results, for every DAG that uses it.
 
         Raises:
-            InvalidRequest: It is below none.
-            InvalidSettings: They cannot be read, or there is no such connection.
+            InvalidSettings: There is no such connection, or its extra cannot be read.
         """
-        from tl_orchestration import result_uri
-        from tl_orchestration.errors import InvalidRequest
+        from tl_orchestration.result_policy import ResultPolicy
 
-        allowed = result_uri.prefixes(_extra(self._connection()).get("result_uri_prefixes"))
-        if allowed and not any(uri.is_within(prefix) for prefix in allowed):
-            below = ", ".join(str(prefix) for prefix in allowed)
-            raise InvalidRequest(
-                f"Connection {self.transactionlink_conn_id!r} allows results only below {below} (result_uri_prefixes),"
-                f" and {what} is not."
-            )
+        extra = _extra(self._connection())
+        return ResultPolicy(
+            owner=f"Connection {self.transactionlink_conn_id!r}",
+            forbids_full=bool(extra.get("forbid_full_result")),
+            result_uri_prefixes=extra.get("result_uri_prefixes"),
+        )
 
     def test_connection(self) -> tuple[bool, str]:
         """

@@ -56,7 +56,7 @@ def load_result(
         hook = TransactionlinkHook(transactionlink_conn_id)
         if "result_uri" in reference:
             uri = ResultUri.parse(reference["result_uri"])
-            hook.check_result_uri(uri, "the result_uri of this reference")
+            hook.result_policy().check_uri(uri, "the result_uri of this reference")
             return result_file.read(uri, execution_id, reference, _reach)
         with hook.get_client() as client:
             return client.result(Handle(execution_id=execution_id, service=hook.service(), api_version=api_version))

@@ -92,7 +92,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
         if self.execution_timeout is not None and started is not None:
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         try:
-            return self._returned(context, deadline)
+            return self._returned(deadline)
         except AirflowFailException as error:
             # Airflow does this for pokes and after a resume; this poll is neither.
             if self.soft_fail or self.never_fail:
@@ -128,7 +128,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
             if not waiting.is_outage(said):  # which the trigger forgives for a while, and a sensor until its timeout
                 waiting.check_event(said)
         if said.ending is not Ending.DEADLINE:
-            return self._returned(context, said.deadline or time.time(), execution_id=said.execution_id)
+            return self._returned(said.deadline or time.time(), execution_id=said.execution_id)
         try:
             returned = self._polled(said.execution_id, under_way=True)
         except TransactionlinkRetry as error:
@@ -142,7 +142,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
             f"Execution {said.execution_id} has not ended within the sensor's timeout; it was left running."
         )
 
-    def _returned(self, context: Context, deadline: float, execution_id: str | None = None) -> dict[str, Any]:
+    def _returned(self, deadline: float, execution_id: str | None = None) -> dict[str, Any]:
         """
         One poll, then defer: the trigger has patience with what may pass, so a failed poll here is none.
         """
@@ -184,8 +184,7 @@ class TransactionlinkWorkflowSensor(BaseSensorOperator):
 
         with reported(under_way=under_way, proven=under_way):
             rules, hook = self._rules(), TransactionlinkHook(self.transactionlink_conn_id)
-            handing_on.destination(hook, self.result)
-            handing_on.check_fields(hook, self.result_fields)
+            handing_on.handover(hook, self.result, rules)
             with hook.get_client(status_map=self.status_map) as client:
                 execution = client.poll(self._target(client, execution_id))
                 if not execution.is_terminal:

@@ -1,5 +1,5 @@
 """
-One client, and one connection look-up, for all triggers of a process that use the same connection.
+One client for all triggers of a process with the same connection and status map, and one look-up for each connection.
 
 A client per trigger would cost about a mebibyte and 16 ms of CPU each, and a connection look-up in a triggerer costs
 four round trips to its supervisor.
@@ -63,7 +63,8 @@ _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.We
 @contextlib.asynccontextmanager
 async def borrowed(conn_id: str, status_map: Mapping[str, str]) -> AsyncIterator[AsyncClient]:
     """
-    The client of this loop for a connection. It is closed once nobody uses it and it has been replaced.
+    The client of this loop for a connection and a status map. Once it has been replaced and nobody uses it, it is
+    closed.
 
     Raises:
         InvalidSettings: The connection cannot be used.

@@ -29,8 +29,8 @@ in an environment of each one, and writes this page from the outcome. Why the co
 Before 3.3, Airflow keeps nothing of a task over its retries. Where the connection, or `[transactionlink]` of
 `airflow.cfg`, names a `ledger_url`, the step is kept there instead, under the name `dag/run/task`: a retry goes on, a
 clear starts anew. Give each Airflow a ledger of its own: two with the same DAGs would take each other's steps for
-theirs. A run that is deleted and made again under the same name finds the entry of the former one, until
-`tl ledger purge` removes it.
+theirs. A run that is deleted and made again under the same name finds the entry of the former one, and goes on
+with that: clear its tasks to start anew. `tl ledger purge` does not help, for a purged key starts nothing any more.
 """
 
 

@@ -99,6 +99,7 @@ class BatchOrder:
         """
         from tl_orchestration.batch.policy import checked_campaign
         from tl_orchestration.errors import InvalidRequest
+        from tl_orchestration.result_uri import ResultUri
 
         checked_campaign(self.campaign)
         if (self.source is None) == (self.query is None) or (self.query is None) != (self.query_secret is None):
@@ -109,7 +110,9 @@ class BatchOrder:
         for where in (self.source, self.output):
             if where is not None and "://" in where:
                 _check_uri(where)
-        _check_allowed(self.output, block)
+        if self.output is not None:
+            place = ResultUri.parse(self.output) if "://" in self.output else None
+            block.result_policy().check_uri(place, "the output of the batch")
 
     @contextlib.contextmanager
     def opened(self, shard: int | None = None) -> Iterator[Batch]:
@@ -193,25 +196,6 @@ def _check_uri(where: str) -> None:
         raise InvalidRequest(
             "A storage URI of a batch has a name in front of '@', and Prefect stores the parameters of flows; the"
             " storage's credentials belong into its own configuration. Nothing was sent."
-        )
-
-
-def _check_allowed(output: str | None, block: TransactionlinkCredentials) -> None:
-    """
-    Raises:
-        InvalidRequest: The credentials keep results elsewhere.
-    """
-    from tl_orchestration.errors import InvalidRequest
-    from tl_orchestration.result_uri import ResultUri
-
-    allowed = block.result_prefixes()
-    if output is None or not allowed:
-        return
-    if "://" not in output or not any(ResultUri.parse(output).is_within(prefix) for prefix in allowed):
-        below = ", ".join(str(prefix) for prefix in allowed)
-        raise InvalidRequest(
-            f"These credentials allow results only below {below} (result_uri_prefixes), and the output of the batch is"
-            " not. Nothing was sent."
         )
 
 

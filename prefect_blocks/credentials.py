@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tl_orchestration import AsyncClient, Client
     from tl_orchestration.credentials import Credentials
     from tl_orchestration.ledger import Ledger
-    from tl_orchestration.result_uri import ResultUri
+    from tl_orchestration.result_policy import ResultPolicy
     from tl_orchestration.retry import RetryPolicy
 
 CURRENT, LEGACY, B3OS = "transactionlink", "transactionlink-legacy", "b3os"
@@ -157,7 +157,7 @@ class TransactionlinkCredentials(CredentialsBlock):
             )
         if self.organization_id and self.service != B3OS:
             raise InvalidSettings("organization_id is for the service b3os only.")
-        self.result_prefixes()
+        self.result_policy().prefixes()
         self._check_execution_url()
 
     def _check_execution_url(self) -> None:
@@ -235,16 +235,17 @@ class TransactionlinkCredentials(CredentialsBlock):
             raise InvalidSettings(f"A key is kept in a SQL ledger, and {error}.") from None
         return SqlLedger(url)
 
-    def result_prefixes(self) -> tuple[ResultUri, ...]:
+    def result_policy(self) -> ResultPolicy:
         """
-        ``result_uri_prefixes``, read.
-
-        Raises:
-            InvalidSettings: They cannot be read.
+        What these credentials decide about results, for all workflows.
         """
-        from tl_orchestration.result_uri import prefixes
+        from tl_orchestration.result_policy import ResultPolicy
 
-        return prefixes(self.result_uri_prefixes)
+        return ResultPolicy(
+            owner="This credentials block",
+            forbids_full=self.forbid_full_result,
+            result_uri_prefixes=self.result_uri_prefixes,
+        )
 
     def link_to(self, execution_id: str) -> str | None:
         """

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prefect_blocks.credentials import TransactionlinkCredentials
+    from tl_orchestration.outcome import OutcomeRules
+    from tl_orchestration.result_policy import Handover
 
 log = logging.getLogger(__name__)
-
-MODES = ("full", "none", "reference")
 
 
 def load_result(
@@ -38,13 +38,19 @@ def load_result(
     Args:
         reference: What ``run.outcome()`` or a task has returned. With ``result_uri``, the file is read and checked
             against ``sha256`` and ``size``; with ``result``, that is it; else the service is asked.
-        credentials: Name of a saved TransactionlinkCredentials block, or the block, by which the service is asked.
+        credentials: Name of a saved TransactionlinkCredentials block, or the block, by which the service is asked. Its
+            ``result_uri_prefixes`` hold for ``result_uri`` as well: nothing is read from wherever a reference may name.
+            Without credentials, a file is read from anywhere.
         api_version: 1 for a legacy execution that is about a case; its result has other members. Default: as the
             reference says.
 
     Raises:
-        InvalidRequest: The reference cannot be used, or there are no credentials to ask the service by.
-        StorageFailed: The file could not be read, or is not the one that was written.
+        InvalidRequest: The reference cannot be used, the credentials allow no result there, the file is not the one
+            that was written, or there are no credentials to ask the service by.
+        InvalidSettings: This process has no file system for the storage, or the credentials cannot be used.
+        NotFound: The file is gone, or the service knows no such execution.
+        StorageFailed: The file could not be read.
+        ValueError: There is no credentials block of that name.
         TransactionlinkError: See :meth:`tl_orchestration.Client.result`.
     """
     execution_id = safe_id(reference.get("execution_id")) if hasattr(reference, "get") else None
@@ -54,20 +60,21 @@ def load_result(
         )
     if isinstance(reference.get("result"), dict):
         return dict(reference["result"])
+    block = _block(credentials)
     if "result_uri" in reference:
-        return result_file.read(_own(ResultUri.parse(reference["result_uri"])), execution_id, reference, storage)
-    if credentials is None:
+        uri = _own(ResultUri.parse(reference["result_uri"]))
+        if block is not None:
+            block.result_policy().check_uri(uri, "the result_uri of this reference")
+        return result_file.read(uri, execution_id, reference, storage)
+    if block is None:
         raise InvalidRequest(
             f"The result of execution {execution_id} is at the service: give load_result the name of the credentials"
             " block to ask by.",
             execution_id=execution_id,
         )
     from prefect_blocks import clients
-    from prefect_blocks.credentials import TransactionlinkCredentials
-    from prefect_blocks.versions import load_block
     from tl_orchestration import Handle
 
-    block = load_block(TransactionlinkCredentials, credentials) if isinstance(credentials, str) else credentials
     with clients.borrowed(block) as client:
         version = named_version(reference) if api_version is None else api_version
         return client.result(Handle(execution_id=execution_id, service=block.service, api_version=version))
@@ -98,36 +105,22 @@ async def aload_result(
     return await asyncio.to_thread(load_result, reference, credentials, api_version=api_version)
 
 
-def destination(credentials: TransactionlinkCredentials, result: str) -> ResultUri | None:
+def handover(credentials: TransactionlinkCredentials, result: str, rules: OutcomeRules) -> Handover:
     """
-    Where in a storage results go; None: nowhere. Nothing is written or sent.
+    What a step hands on of a result. Nothing is written or sent.
 
     Args:
         credentials: Which may forbid it.
         result: The workflow block's field.
+        rules: How an ended execution is judged, with the fields.
 
     Raises:
-        InvalidRequest: It is neither a mode nor a storage URI, or the credentials forbid it.
+        InvalidRequest: ``result`` is neither a mode nor a storage URI, or the credentials forbid what is asked for.
     """
-    if result == "full" and credentials.forbid_full_result:
-        raise InvalidRequest(
-            "These credentials forbid result='full'. Name what you need in result_fields, use the reference, or a"
-            " storage URI."
-        )
-    if result in MODES:
-        return None
-    if "://" not in result:
-        raise InvalidRequest(
-            "The field result must be 'reference', 'full', 'none' or the URI of a storage, such as s3://bucket/."
-        )
-    uri, allowed = _own(ResultUri.parse(result)), credentials.result_prefixes()
-    if allowed and not any(uri.is_within(prefix) for prefix in allowed):
-        below = ", ".join(str(prefix) for prefix in allowed)
-        raise InvalidRequest(
-            f"These credentials allow results only below {below} (result_uri_prefixes), and the URI given as result is"
-            " not."
-        )
-    return uri
+    chosen = credentials.result_policy().handover(result, rules)
+    if chosen.uri is not None:
+        _own(chosen.uri)
+    return chosen
 
 
 def storage(uri: ResultUri) -> tuple[Any, str]:
@@ -165,6 +158,15 @@ def written(uri: ResultUri, execution_id: str, document: Mapping[str, Any]) -> d
     return said
 
 
+def _block(credentials: str | TransactionlinkCredentials | None) -> TransactionlinkCredentials | None:
+    if not isinstance(credentials, str):
+        return credentials
+    from prefect_blocks.credentials import TransactionlinkCredentials
+    from prefect_blocks.versions import load_block
+
+    return load_block(TransactionlinkCredentials, credentials)
+
+
 def _own(uri: ResultUri) -> ResultUri:
     if uri.connection is not None:
         raise InvalidRequest(
@@ -174,4 +176,4 @@ def _own(uri: ResultUri) -> ResultUri:
     return uri
 
 
-__all__ = ["MODES", "aload_result", "destination", "load_result", "storage", "written"]
+__all__ = ["aload_result", "handover", "load_result", "storage", "written"]

@@ -60,9 +60,11 @@ def may_be_retried(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
     without success, stay so.
     """
     from prefect_blocks.versions import exception_of
-    from tl_orchestration.errors import TransactionlinkError
+    from tl_orchestration.errors import AuthenticationError, TransactionlinkError
 
     error = exception_of(state)
+    if isinstance(error, AuthenticationError):
+        return error.execution_id is not None  # it goes on, and the block may have a new token by then
     return error.retryable if isinstance(error, TransactionlinkError) else True
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tl_orchestration.delivery import OnLink
     from tl_orchestration.ledger import Ledger
     from tl_orchestration.outcome import OutcomeRules
-    from tl_orchestration.result_uri import ResultUri
+    from tl_orchestration.result_policy import Handover
 
 _DAY = 24 * 3600.0
 
@@ -172,10 +172,9 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             self._step("check")
         except ValueError as error:
             raise InvalidRequest(f"A field of TransactionlinkWorkflow cannot be used: {error}.") from None
-        self.rules()
         self._request({}, {})
         self.credentials._settings(self.status_map)
-        self.destination()
+        self.handover()
         return self
 
     def trigger(  # type: ignore[override]  # Prefect's is a coroutine without arguments
@@ -260,18 +259,18 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         """
         Whether an outcome cannot be told without the result.
         """
-        return self.result == "full" or self.destination() is not None or self.rules().need_result
+        return self.handover().need_result
 
-    def destination(self) -> ResultUri | None:
+    def handover(self) -> Handover:
         """
-        Where in a storage results go; None: nowhere.
+        What is handed on of a result.
 
         Raises:
-            InvalidRequest: ``result`` cannot be used, or the credentials forbid it.
+            InvalidRequest: ``result`` or an expression cannot be used, or the credentials forbid it.
         """
         from prefect_blocks import results
 
-        return results.destination(self.credentials, self.result)
+        return results.handover(self.credentials, self.result, self.rules())
 
     def outcome(self, ended: Execution, result: dict[str, Any] | None) -> dict[str, Any]:
         """
@@ -284,26 +283,13 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
             StorageFailed: The storage did not take the result.
         """
         from prefect_blocks import results
-        from tl_orchestration.errors import ExecutionFailed, InvalidRequest
+        from tl_orchestration.errors import ExecutionFailed
 
-        returns: dict[str, Any] = {"execution_id": ended.id, "status": ended.status.value, "fields": {}}
+        verdict, returns = self.handover().returned(ended, result, results.written)
+        if verdict == "fail":
+            raise ExecutionFailed(f"fail_when holds for the result of execution {ended.id}.", execution_id=ended.id)
         if ended.handle.api_version == 1:
             returns["api_version"] = 1
-        if result is not None:
-            rules = self.rules()
-            if rules.verdict(result) == "fail":
-                raise ExecutionFailed(f"fail_when holds for the result of execution {ended.id}.", execution_id=ended.id)
-            returns["fields"] = rules.fields(result)
-            for name, value in returns["fields"].items():
-                if self.credentials.forbid_full_result and isinstance(value, dict | list):
-                    raise InvalidRequest(
-                        f"The credentials forbid full results, and result_fields[{name!r}] selects more than a value.",
-                        execution_id=ended.id,
-                    )
-            if self.result == "full":
-                returns["result"] = result
-            if (uri := self.destination()) is not None:
-                returns |= results.written(uri, ended.id, result)
         return returns
 
     def releases_worker(self, *, asynchronous: bool) -> bool:
@@ -422,9 +408,10 @@ class TransactionlinkWorkflow(JobBlock):  # type: ignore[type-arg]  # pydantic w
         Before anything is started: that its result can be written.
 
         Raises:
+            InvalidRequest: It must not be.
             InvalidSettings: This process has no file system for the storage.
         """
-        uri = self.destination()
+        uri = self.handover().uri
         if uri is not None:
             from prefect_blocks import results
 

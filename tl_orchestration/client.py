@@ -1,5 +1,6 @@
 """
-The two clients, and the only two loops that send, sleep and write to a ledger.
+The two clients, each with a loop that drives flows. The third driver is :mod:`tl_orchestration.poller`; nothing else
+sends, sleeps or writes to a ledger for a flow.
 
 Every verb is a flow that is written once; ``Client`` and ``AsyncClient`` differ in how a flow is driven and in
 nothing else. A parity test holds their signatures together.

@@ -5,13 +5,13 @@ Everything that can go wrong, as one tree.
 
     TransactionlinkError
     ├── InvalidSettings           the client cannot be built: base URL, host, credential, CA bundle
-    ├── InvalidRequest            the request is wrong; found before sending, or answered 400 by the service
+    ├── InvalidRequest            the request is wrong; found before sending, or by a 4xx that is not named below
     ├── AuthenticationError       401: the credential is not accepted
     ├── PermissionDenied          403: the credential lacks a permission
     ├── NotFound                  404: no such definition or execution, as this credential sees it
     │   └── NoResult              the execution has ended and left no result
     ├── RateLimited               429: not processed; ``retry_after`` seconds if the service said so
-    ├── ServerError               5xx
+    ├── ServerError               5xx, or 408
     ├── NoAnswer                  no (whole) answer; ``sent`` says whether the service may have seen the request
     ├── InvalidAnswer             an answer that is not what the contract says
     ├── StartOutcomeUnknown       a start that may or may not have happened
@@ -151,7 +151,7 @@ class InvalidSettings(TransactionlinkError):
 
 
 class InvalidRequest(TransactionlinkError):
-    """The request is wrong: found before anything was sent, or the service answered 400."""
+    """The request is wrong: found before anything was sent, or answered with a 4xx that no other class is for."""
 
 
 class AuthenticationError(TransactionlinkError):
@@ -181,7 +181,7 @@ class RateLimited(TransactionlinkError):
 
 
 class ServerError(TransactionlinkError):
-    """The service answered 5xx. ``retry_after`` is in seconds, if it named a time."""
+    """The service answered 5xx or 408. ``retry_after`` is in seconds, if it named a time."""
 
     retryable = True
 

@@ -2,8 +2,9 @@
 All that a flow may ask of the world.
 
 A flow (a verb of a service, a wait, a start) is a generator: it yields one of these commands and is sent the reply,
-or has the error thrown in. It never sends, sleeps or reads a clock of its own, so it can be driven by hand in a test
-and by either of the two loops in :mod:`tl_orchestration.client`.
+or has the error thrown in. It never sends, sleeps or reads a clock of its own, so it can be driven by hand in a test.
+Else it is driven by one of the two loops in :mod:`tl_orchestration.client` or by :mod:`tl_orchestration.poller`, and
+nothing else sends for it.
 """
 
 from __future__ import annotations

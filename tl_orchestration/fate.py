@@ -26,8 +26,8 @@ def is_unknown_fate(error: TransactionlinkError) -> bool:
     """
     Whether the service may have carried out a start that failed with this error.
 
-    A definite refusal (4xx) did not start; neither did a request of which nothing was sent. Every 5xx, broken answer
-    and time-out after sending may have.
+    A definite refusal (4xx but 408) did not start; neither did a request of which nothing was sent. Every 5xx, broken
+    answer and time-out after sending may have.
     """
     if isinstance(error, NoAnswer):
         return error.sent

@@ -13,8 +13,8 @@ from attrs import frozen
 
 from tl_orchestration.errors import InvalidRequest
 
-#: For how long a number that was passed over may still appear, seconds. A writer commits within ten seconds or never
-#: (:data:`tl_orchestration.webhooks.inbox.LONGEST_WRITE`).
+#: For how long a number that was passed over may still appear, seconds. A writer commits within half of it
+#: (:data:`tl_orchestration.webhooks.inbox.LONGEST_TRANSACTION`) or never, but for the commit itself.
 OVERLAP = 30.0
 #: Most numbers that a reader looks for at once. More than so many deliveries that came twice within the overlap, and a
 #: row that is committed late could be missed; a poll then finds what it was about.

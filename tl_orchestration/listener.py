@@ -66,8 +66,9 @@ async def _listen(source: HintSource, poller: Poller, metrics: Metrics, clock: C
 
 async def _purge(source: HintSource) -> None:
     try:
-        await source.apurge()
-    except LedgerError as error:  # a reader need not have the right; `tl webhooks purge` does it as well
+        async with asyncio.timeout(LONGEST_LOOK):
+            await source.apurge()
+    except Exception as error:  # a reader need not have the right; `tl webhooks purge` does it as well
         log.debug("The inbox of webhooks was not purged: %s", error)
 
 

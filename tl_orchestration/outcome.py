@@ -156,6 +156,18 @@ class Expression:
         object.__setattr__(self, "optional", optional)
         object.__setattr__(self, "_parsed", compiled.parsed)
 
+    def functions(self) -> frozenset[str]:
+        """
+        Names of the functions that it calls, at whatever depth.
+        """
+        found, nodes = set[str](), [self._parsed]
+        while nodes:
+            node = nodes.pop()
+            if node["type"] == "function_expression":
+                found.add(node["value"])
+            nodes += [child for child in node["children"] if isinstance(child, dict)]  # those of a slice are numbers
+        return frozenset(found)
+
     def value(self, result: Mapping[str, Any], *, what: str, verdict: bool = False) -> Any:
         """
         What the expression finds in the result.

@@ -170,6 +170,10 @@ def _path(value: str | os.PathLike[str] | None) -> str | None:
     return str(Path(value)) if value else None
 
 
+def _stripped(value: str | None) -> str | None:
+    return (value.strip() or None) if value else None
+
+
 def _proxy(value: str | None) -> str | None:
     return proxy_url(value) if value else None
 
@@ -197,7 +201,8 @@ class Settings:
         accept: ``Accept`` header of the current API; for the legacy one, another value than ``*/*`` replaces the header
             that names its version. B3OS has no versions.
         status_map: The service's literals that this version does not know, each with the Status it stands for.
-        workspace_id: If given, a start answered from another workspace (B3OS: organization) is refused.
+        workspace_id: If given, a start answered from another workspace (B3OS: organization) is refused. The legacy API
+            is not known to say where it started.
         allowed_hosts: Overrides the environment's allow-list.
     """
 
@@ -215,5 +220,5 @@ class Settings:
     client_cert: str | None = field(default=None, converter=_path)
     accept: str = "*/*"
     status_map: StatusMap = field(factory=dict, converter=_status_map)
-    workspace_id: str | None = None
+    workspace_id: str | None = field(default=None, converter=_stripped)
     allowed_hosts: tuple[str, ...] | None = None

@@ -29,6 +29,7 @@ class Announcements:
         self.purged = 0
         self.fails: Callable[[], bool] = lambda: False
         self.hangs: Callable[[], bool] = lambda: False
+        self.purge_hangs = False
 
     async def astart(self) -> Cursor:
         return Cursor()
@@ -46,7 +47,9 @@ class Announcements:
 
     async def apurge(self) -> int:
         self.purged += 1
-        raise LedgerError("permission denied")
+        if self.purge_hangs:
+            await asyncio.sleep(10_000)
+        raise LedgerError("permission denied") if self.purged % 2 else OSError("reset")
 
 
 def with_inbox(service: VirtualService, loop: VirtualTimeLoop, source: Announcements, **options: object) -> AsyncClient:
@@ -303,6 +306,19 @@ class TestInbox:
 
         async def main(loop: VirtualTimeLoop) -> None:
             source = Announcements((1500.0, "e1"))
+            service = VirtualService(ends_at(lambda _: 1500.0))
+            assert (await with_inbox(service, loop, source).wait("e1")).status is Status.SUCCEEDED
+            assert source.purged == 2
+            assert loop.time() <= 1502
+
+        in_virtual_time(main)
+
+    def test_forgetting_that_hangs_stops_no_hints(self) -> None:
+        """A delete behind a lock is left, and the inbox read on."""
+
+        async def main(loop: VirtualTimeLoop) -> None:
+            source = Announcements((1500.0, "e1"))
+            source.purge_hangs = True
             service = VirtualService(ends_at(lambda _: 1500.0))
             assert (await with_inbox(service, loop, source).wait("e1")).status is Status.SUCCEEDED
             assert source.purged == 2

@@ -482,7 +482,9 @@ class TestSettings:
         assert call("run", "kyc-approve").exit_code == 2
         assert call("run", "kyc-approve", "--base-url", server.url).exit_code == 0
 
-    @pytest.mark.parametrize("proxy", ["proxy.example:3128", "ftp://u:hunter2@proxy.example", "http://u:hunter2@[::1"])
+    @pytest.mark.parametrize(
+        "proxy", ["socks5://u:hunter2@proxy.example:1080", "ftp://u:hunter2@proxy.example", "http://u:hunter2@[::1"]
+    )
     def test_a_wrong_proxy_is_a_setting(self, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
         """A proxy that is no URL is refused as a setting, without its password."""
         monkeypatch.setenv("TRANSACTIONLINK_PROXY", proxy)

@@ -199,7 +199,7 @@ def test_settings_that_may_not_be_used(environment: pytest.MonkeyPatch) -> None:
         ("BASE_URL", "https://example.com"),
         ("SERVICE", "unheard-of"),
         ("CA_BUNDLE", "/nowhere.pem"),
-        ("PROXY", "proxy.example:3128"),
+        ("PROXY", "socks5://proxy.example:1080"),
     ):
         with environment.context() as patch:
             patch.setenv(f"TRANSACTIONLINK_{variable}", value)

@@ -399,7 +399,8 @@ class Batch:
         rows it had.
 
         Raises:
-            InvalidSettings: There is no such campaign, or something of it is in flight or of unknown fate.
+            InvalidSettings: There is no such campaign, or something of it is in flight, has yet to be kept or is of
+                unknown fate.
         """
         return self._campaigns.purge(self.campaign)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from attrs import evolve
 
@@ -102,9 +101,9 @@ class Keeper:
         full = len(self._outcomes) >= self._most_rows or self._bytes >= _MOST_BYTES
         return full or (bool(self._outcomes) and time.monotonic() - self._since >= self._longest)
 
-    async def flush(self) -> Sequence[Outcome]:
+    async def flush(self) -> None:
         """
-        Write a part and record its rows. Returns the outcomes.
+        Write a part and record its rows.
 
         Raises:
             StorageFailed, LedgerError: Nothing is recorded; the next flush tries again.
@@ -112,7 +111,7 @@ class Keeper:
         async with self._writing:
             outcomes, size = self._outcomes, self._bytes
             if not outcomes:
-                return ()
+                return
             self._outcomes, self._bytes = [], 0
             try:
                 self.kept += await asyncio.to_thread(self._parts.keep, outcomes, time.time())
@@ -120,7 +119,6 @@ class Keeper:
                 self._outcomes = outcomes + self._outcomes
                 self._bytes += size
                 raise
-            return outcomes
 
 
 __all__ = ["Keeper", "Recorder"]

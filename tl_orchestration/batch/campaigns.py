@@ -77,16 +77,6 @@ class Campaigns:
             raise InvalidSettings(f"There is no campaign {name} of this service in {self._database.address}.")
         return found
 
-    def all(self) -> list[Campaign]:
-        """
-        Every campaign, the newest first.
-        """
-        query = (
-            select(campaigns).where(campaigns.c.namespace == self._namespace).order_by(campaigns.c.created_at.desc())
-        )
-        with self._database.reading() as connection:
-            return [_campaign(dict(row._mapping)) for row in connection.execute(query)]
-
     def open_for_loading(
         self,
         name: str,
@@ -181,7 +171,8 @@ class Campaigns:
             )
             if unfinished:
                 raise InvalidSettings(
-                    f"Campaign {name} has {unfinished} rows in flight or of unknown fate: nothing was purged."
+                    f"Campaign {name} has {unfinished} rows in flight, yet to be kept or of unknown fate: nothing was"
+                    " purged."
                 )
             count = connection.execute(delete(rows).where(rows.c.campaign == campaign.id)).rowcount
             for table in (slices, parts, workers, requests):

@@ -75,7 +75,7 @@ class Policy:
     Args:
         timeout: Seconds from a row's start to its deadline.
         cancel_on_timeout: Whether the deadline cancels the execution.
-        on_bad_rows: ``stop`` loads nothing if any row is bad.
+        on_bad_rows: With ``stop``, a load that finds a bad row fails. Rows are on record then, and none can be started.
         max_starts: Rows that may ever be started in this campaign, all workers together; those that are retried count
             once.
         canary: The same for one run: so many rows of the campaign, then a stop and a report.

@@ -100,7 +100,6 @@ class BatchSummary:
         counts: Rows by state; every state that there is.
         rows: All of them.
         started_here: Starts of this call.
-        mine: This worker's rows that are in flight or not kept yet.
         requests: Requests by operation, of all workers.
         polls_p95: Polls of an ended row, 95th percentile.
         unread: Rows that the load took in and that could not be started, because the source has changed since.
@@ -115,7 +114,6 @@ class BatchSummary:
     outcome: BatchOutcome | None = None
     counts: Mapping[RowState, int]
     started_here: int = 0
-    mine: int = 0
     requests: Mapping[str, int] = field(factory=dict)
     polls_p95: int | None = None
     unread: int = 0

@@ -176,7 +176,7 @@ class Worker:
                 await self._make_room()
             if on_progress is not None and time.monotonic() - told >= _LOOK:
                 told = time.monotonic()
-                on_progress(evolve(await self._call(self._survey), started_here=self.started, mine=len(self._tasks)))
+                on_progress(evolve(await self._call(self._survey), started_here=self.started))
             if blocked is not None:
                 outcome = await self._outcome(blocked)
                 if outcome is not None:
@@ -236,9 +236,9 @@ class Worker:
         open_rows = survey.in_flight + survey.count(RowState.ENDED)
         if blocked in {BatchOutcome.CANCELLED, BatchOutcome.STOPPED} and not open_rows:
             return blocked
-        return await (self._left_to_follow(survey, blocked) if not self._orders.follow else self._left(blocked))
+        return await (self._left_to_follow(blocked) if not self._orders.follow else self._left(blocked))
 
-    async def _left_to_follow(self, survey: BatchSummary, blocked: BatchOutcome) -> BatchOutcome:
+    async def _left_to_follow(self, blocked: BatchOutcome) -> BatchOutcome:
         """
         Nothing can be started in this moment, and whoever called does not want to wait here.
         """

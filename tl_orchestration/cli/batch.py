@@ -245,7 +245,8 @@ def export(choices: Choices, campaign: str, states: tuple[str, ...], form: str, 
 @connecting
 def purge(choices: Choices, campaign: str, as_json: bool) -> int:
     """
-    Forget a campaign of which nothing is in flight or of unknown fate. Its files stay, and the ledger's entries.
+    Forget a campaign of which nothing is in flight, has yet to be kept or is of unknown fate. Its files stay, and the
+    ledger's entries.
     """
     rows = _existing(choices, campaign).purge()
     if as_json:

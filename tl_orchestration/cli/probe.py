@@ -20,7 +20,7 @@ from tl_orchestration.settings import tls_context
 #: Longest time for a connection, and for an answer, seconds.
 CONNECT_TIMEOUT = 5.0
 _ANSWER_TIMEOUT = 10.0
-_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_PORTS = {"http": 80, "https": 443}
 
 
 @frozen(kw_only=True)

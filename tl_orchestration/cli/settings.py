@@ -5,14 +5,12 @@ From environment and options to a client.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import click
-import httpx
 from attrs import field, frozen
 
 from tl_orchestration.client import Client
@@ -21,7 +19,7 @@ from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.ledger import Ledger
 from tl_orchestration.secret import Secret
 from tl_orchestration.services import service_named
-from tl_orchestration.settings import Settings, environment_proxy
+from tl_orchestration.settings import Settings, environment_proxy, proxy_url
 from tl_orchestration.settings import base_url as checked_base_url
 from tl_orchestration.workspace_key import WorkspaceKey
 
@@ -153,14 +151,9 @@ class Choices:
             return None
         origin = f"{_PREFIX}PROXY" if self.proxy else "the environment (HTTPS_PROXY and its like)"
         try:
-            url_of_proxy = httpx.Proxy(proxy).url
-        except (ValueError, httpx.InvalidURL):
-            url_of_proxy = httpx.URL()
-        if not url_of_proxy.host:
-            raise InvalidSettings(f"The proxy from {origin} is not a URL such as http://proxy.example:3128.")
-        if url_of_proxy.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-            raise InvalidSettings(f"The SOCKS proxy from {origin} needs a package: pip install 'httpx[socks]'.")
-        return proxy
+            return proxy_url(proxy)
+        except InvalidSettings as error:
+            raise InvalidSettings(f"From {origin}: {error}") from None
 
     def client(self, ledger: Ledger | None = None, *, keyless: bool = False) -> Client:
         """

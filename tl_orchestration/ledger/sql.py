@@ -19,7 +19,7 @@ from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import entries, trail
 from tl_orchestration.errors import LedgerError
 from tl_orchestration.ledger.entry import Entry, Event, Record, State, fold
-from tl_orchestration.ledger.key import LONGEST_KEY, checked_key
+from tl_orchestration.ledger.key import checked_key
 
 #: How often an append is folded anew because somebody else wrote in between. Each time, somebody got further.
 _APPEND_TRIES = 100
@@ -218,4 +218,4 @@ def _action(event: Event) -> str:
     return _VERDICTS.get(event.state, "record") if event.actor else "record"
 
 
-__all__ = ["LONGEST_KEY", "SqlLedger"]
+__all__ = ["SqlLedger"]

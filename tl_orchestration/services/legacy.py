@@ -20,6 +20,7 @@ from tl_orchestration.exchange import Flow, Request, Response, Send
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.options import LegacyOptions
 from tl_orchestration.secret import Secret
+from tl_orchestration.services.reading import in_workspace
 from tl_orchestration.services.service import NOTHING, refuse_expiry
 from tl_orchestration.services.transactionlink import Transactionlink
 from tl_orchestration.settings import Settings
@@ -138,7 +139,7 @@ class Legacy(Transactionlink):
         response = yield from send(post)
         if not response.is_success:
             raise self._refusal(response, post, f"workflow definition {request.workflow_definition_id}", _RIGHT)
-        return self._execution(response, post)
+        return in_workspace(self._execution(response, post), self.workspace_id, response)
 
     def cancel(self, execution_id: str, send: Send) -> NoReturn:
         """

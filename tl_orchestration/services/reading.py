@@ -74,7 +74,7 @@ def in_workspace(execution: Execution, workspace_id: str | None, response: Respo
     Raises:
         InvalidAnswer: It is in another workspace (B3OS: organization).
     """
-    if workspace_id and execution.workspace_id and execution.workspace_id != workspace_id:
+    if workspace_id and execution.workspace_id and execution.workspace_id.lower() != workspace_id.lower():
         raise InvalidAnswer(
             f"Execution {execution.id} was started in workspace {execution.workspace_id}, but this connection is"
             f" set to workspace {workspace_id}.",

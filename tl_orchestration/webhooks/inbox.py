@@ -17,13 +17,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import inbox
-from tl_orchestration.hints import Cursor, Hint
+from tl_orchestration.errors import LedgerError
+from tl_orchestration.hints import OVERLAP, Cursor, Hint
 
 T = TypeVar("T")
 
-#: Longest time from the first insert of a transaction to its commit, seconds: what has not been committed by then never
-#: will be, and readers rely on that (:data:`tl_orchestration.hints.OVERLAP`).
+#: Longest time for the insert of one row, and for a pause between two statements of its transaction, seconds: what
+#: takes longer is never committed, and readers rely on that (:data:`tl_orchestration.hints.OVERLAP`).
 LONGEST_WRITE = 5.0
+#: The same for all rows of a transaction together, until its commit.
+LONGEST_TRANSACTION = OVERLAP / 2
 #: For how long rows are kept, seconds, and how many at most; readers forget the rest.
 RETENTION = 7 * 24 * 3600.0
 MOST_ROWS = 1_000_000
@@ -124,11 +127,14 @@ class Inbox:
         if not rows:
             return
         insert = sqlite.insert(inbox) if self.database.is_sqlite else postgresql.insert(inbox)
+        began = time.monotonic()
         with self.database.inserting() as connection:
             if not self.database.is_sqlite:
                 connection.execute(_BE_QUICK, {"limit": str(int(LONGEST_WRITE * 1000))})
             # Without naming the constraint, and without asking for ids: either would need the right to read.
             connection.execute(insert.on_conflict_do_nothing().inline(), list(rows.values()))
+            if time.monotonic() - began > LONGEST_TRANSACTION:
+                raise LedgerError("The database took too long over webhooks; nothing of them was kept.")
 
     def can_put(self) -> bool:
         """

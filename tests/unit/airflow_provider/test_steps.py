@@ -393,7 +393,7 @@ class TestStops:
             step(durable=False).execute(context())
         assert "may or may not have started an execution" in caplog.text
 
-    @pytest.mark.parametrize("expression", ["to_string(@)", "join(',', values(@))", "[0] || to_string ( @ )"])
+    @pytest.mark.parametrize("expression", ["(to_string)(@)", "join(',', values(@))", "[0] || to_string ( @ )"])
     def test_whole_result_does_not_leave_as_a_text(
         self, monkeypatch: pytest.MonkeyPatch, remote: Remote, expression: str
     ) -> None:

@@ -24,8 +24,8 @@ from tl_orchestration.errors import InvalidRequest, InvalidSettings, KeyPurged, 
 from tl_orchestration.ledger import Entry, Ledger, SqlLedger, State
 from tl_orchestration.ledger.conformance import LedgerConformance
 from tl_orchestration.ledger.entry import fold
+from tl_orchestration.ledger.key import LONGEST_KEY
 from tl_orchestration.ledger.records import Records
-from tl_orchestration.ledger.sql import LONGEST_KEY
 
 PASSWORD = "PLANTED-5f0c"
 

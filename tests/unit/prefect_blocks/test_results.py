@@ -4,13 +4,14 @@ Results in a storage: where they may go, that they are whole, and what is read a
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_blocks import load_result
+from prefect_blocks import aload_result, load_result
 from prefect_blocks.results import storage, written
 from tests.unit.prefect_blocks.test_blocks import credentials, workflow
 from tl_orchestration import Execution, Handle, Status
@@ -64,6 +65,17 @@ def test_object_in_a_field_counts_as_a_full_result() -> None:
         block.outcome(ENDED, DOCUMENT)
 
 
+@pytest.mark.parametrize("expression", ["to_string(@)", "join(',', values(@))", "(to_string) ( @ )"])
+def test_whole_result_does_not_leave_as_a_text(expression: str) -> None:
+    """Credentials that forbid full results refuse to make one text of them, when the block is made."""
+    with pytest.raises(InvalidRequest, match="forbids full results"):
+        workflow(credentials=credentials(forbid_full_result=True), result_fields={"all": expression})
+    changed = workflow(credentials=credentials(forbid_full_result=True))
+    changed.result_fields = {"all": expression}
+    with pytest.raises(InvalidRequest, match="forbids full results"):
+        changed.outcome(ENDED, DOCUMENT)
+
+
 @pytest.mark.parametrize(
     "url", ["kyc.example/{execution_id}", "https://kyc.example/", "https://u:p@kyc.example/{execution_id}"]
 )
@@ -90,6 +102,28 @@ def test_file_that_is_gone_or_another_is_not_read(tmp_path: Path) -> None:
         load_result(reference)
     with pytest.raises(StorageFailed):
         written(ResultUri.parse("file:///proc/nowhere/"), "e1", DOCUMENT)
+
+
+def test_file_outside_the_prefixes_is_not_read(tmp_path: Path) -> None:
+    """A reference may have come from anywhere: the credentials say from where a result may come, too."""
+    bound = credentials(result_uri_prefixes=[f"file://{tmp_path}/kyc/"])
+
+    def stored(folder: str) -> dict[str, Any]:
+        return {"execution_id": "e1", **written(ResultUri.parse(f"file://{tmp_path}/{folder}/"), "e1", DOCUMENT)}
+
+    outside = stored("other")
+    with pytest.raises(InvalidRequest, match="and the result_uri of this reference is not"):
+        load_result(outside, bound)
+    with pytest.raises(InvalidRequest, match="and the result_uri of this reference is not"):
+        asyncio.run(aload_result(outside, bound))
+    assert load_result(stored("kyc"), bound) == DOCUMENT
+
+
+def test_storage_outside_the_prefixes_is_not_reached() -> None:
+    """It is not even looked for: what is missing here, s3's package, is not said."""
+    reference = {"execution_id": "e1", "result_uri": "s3://other/e1.json", "sha256": "ab", "size": 1}
+    with pytest.raises(InvalidRequest, match="allows results only below s3://kyc/"):
+        load_result(reference, credentials(result_uri_prefixes=["s3://kyc/"]))
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,19 @@ def test_forbidden_result_is_not_returned(remote: Remote, credentials: Transacti
         ask(kind, "get_result", NOBODY, credentials)
 
 
+@pytest.mark.parametrize("fields", [{"result": "full"}, {"result_fields": {"all": "to_string(@)"}}])
+def test_forbidden_result_starts_nothing(
+    remote: Remote, credentials: TransactionlinkCredentials, kind: str, fields: dict[str, Any]
+) -> None:
+    """Also where the block has changed since it was made and checked."""
+    block = TransactionlinkWorkflow(credentials=credentials, workflow_definition_id="kyc-approve")
+    credentials.forbid_full_result = True
+
+    with pytest.raises(InvalidRequest, match="forbids"):
+        do(kind, block.model_copy(update=fields), "trigger")
+    assert remote.count("POST /workflows") == 0
+
+
 @pytest.mark.parametrize("retry_failed", [True, False])
 def test_ending_is_retried_where_the_block_says_so(
     remote: Remote, credentials: TransactionlinkCredentials, kind: str, *, retry_failed: bool

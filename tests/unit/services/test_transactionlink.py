@@ -184,6 +184,7 @@ class TestRun:
         [
             (None, WORKSPACE_ID, True),
             (WORKSPACE_ID, WORKSPACE_ID, True),
+            (WORKSPACE_ID.upper(), WORKSPACE_ID, True),
             (WORKSPACE_ID, None, True),
             (OTHER_ID, WORKSPACE_ID, False),
         ],

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prefect import flow, get_client, task
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+from prefect.states import exception_to_failed_state
 from pydantic import SecretStr
 
 from prefect_blocks import (
@@ -30,6 +31,7 @@ from prefect_blocks import (
     wait_for_execution,
     wait_for_executions,
 )
+from prefect_blocks.tasks import may_be_retried
 from prefect_blocks.versions import load_block
 from tests.remote import NOBODY, TOKEN, Remote
 from tests.wire.prefect_blocks.conftest import MakeWorkflow, credentials_for
@@ -146,6 +148,15 @@ def test_synchronous_task_in_an_asynchronous_flow(remote: Remote, workflow: Make
     ran, ended = asyncio.run(mixed())
 
     assert ended == [{"execution_id": ran["execution_id"], "status": "SUCCEEDED"}]
+
+
+@pytest.mark.parametrize(("execution_id", "again"), [(None, False), ("e-1", True)])
+def test_refused_credential_of_a_wait_is_tried_again(execution_id: str | None, *, again: bool) -> None:
+    """The execution goes on, and by the next try the block may have its new token; a start is not tried again."""
+    error = AuthenticationError("refused", execution_id=execution_id)
+    state = asyncio.run(exception_to_failed_state(error))
+    task_run: Any = None
+    assert may_be_retried(None, task_run, state) is again
 
 
 @pytest.mark.parametrize(
