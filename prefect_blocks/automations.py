@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from prefect_blocks.suspending import WAITING, WAITS_NO_MORE, announce, waiting_flow_runs
+from prefect_blocks.announcing import WAITING, WAITS_NO_MORE, announce, waiting_flow_runs
 from prefect_blocks.waking import WAKE
 
 if TYPE_CHECKING:

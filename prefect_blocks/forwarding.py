@@ -19,8 +19,7 @@ from uuid import UUID
 
 from attrs import Factory, define
 
-from prefect_blocks import waking
-from prefect_blocks.suspending import awaited
+from prefect_blocks import announcing, waking
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
 
@@ -191,7 +190,7 @@ class Forwarder:
         ]  # what was announced can have triggered something already, so it comes before anybody is woken
         to_wake = dict(self._to_wake(due, waiting, states))
         events += [waking.wake(run, key) for key, run in to_wake.items() if self._suspensions[key].woken_at is None]
-        waking.send(client, events)
+        announcing.send(client, events)
         for key, run in to_wake.items():
             suspension = self._suspensions[key]
             if suspension.woken_at is None:
@@ -215,7 +214,7 @@ class Forwarder:
         for one in due:
             for run in waiting[one.hint.execution_id] - one.done:
                 state = states.get(run)
-                unended = awaited(state)
+                unended = announcing.awaited(state)
                 key = None if state is None else state.state_details.pause_key
                 if state is None or state.is_final() or one.waking.get(run, key) != key:
                     one.done.add(run)  # it is over, or has looked since

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
+from prefect_blocks import inputs
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import LedgerError, RequestChanged
 from tl_orchestration.ledger.entry import UNDECIDED, Entry, Event, State, fold
@@ -32,8 +33,6 @@ T = TypeVar("T")
 _PREFIX = "tl-"
 _FORMAT = 1
 _KEY = re.compile(r"tl-[a-z0-9-]*[0-9a-f]{24}-(?P<version>[0-9]+)")
-#: How many inputs one question to the server may bring, as it allows.
-_PAGE = 200
 #: How often an append is tried against other writers.
 _TRIES = 20
 
@@ -161,18 +160,17 @@ class FlowRunInputLedger:
         """
         All versions of the entry, oldest first.
         """
-        found = self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key)))
+        found = self._call(lambda client: inputs.read(client, self.flow_run_id, self._name(key)))
         versions = [_recorded(value) for name, value in found.items() if _KEY.fullmatch(name)]
         return sorted(versions, key=lambda version: version.entry.version)
 
     def _newest(self, key: str) -> Recorded | None:
-        found = _newest(self._call(lambda client: _inputs(client, self.flow_run_id, self._name(key))))
+        found = _newest(self._call(lambda client: inputs.read(client, self.flow_run_id, self._name(key))))
         return None if not found else _recorded(next(iter(found.values())))
 
     def _create(self, key: str, entry: Entry, namespace: str, *, counted: bool, actor: str | None = None) -> bool:
         """
-        Whether this call wrote that version. Prefect's client repeats a request whose answer was lost, and then finds
-        its own write in the way: the mark tells it from another's.
+        Whether this call wrote that version: the mark tells it from another's that is there.
         """
         name, mark = f"{self._name(key)}{entry.version}", uuid.uuid4().hex
         document = {
@@ -188,16 +186,10 @@ class FlowRunInputLedger:
         value = json.dumps(document)
 
         def create(client: SyncPrefectClient) -> bool:
-            from prefect.exceptions import PrefectHTTPStatusError
-
-            try:
-                client.create_flow_run_input(self.flow_run_id, name, value)
-            except PrefectHTTPStatusError as error:
-                if error.response.status_code != 409:
-                    raise
-                there = json.loads(client.read_flow_run_input(self.flow_run_id, name))
-                return isinstance(there, dict) and there.get("mark") == mark
-            return True
+            if inputs.create(client, self.flow_run_id, name, value):
+                return True
+            there = json.loads(client.read_flow_run_input(self.flow_run_id, name))
+            return isinstance(there, dict) and there.get("mark") == mark
 
         return self._call(create)
 
@@ -230,20 +222,8 @@ def recorded(flow_run_id: UUID) -> list[Recorded]:
     Raises:
         LedgerError: The server cannot be reached, refuses, or an entry cannot be read.
     """
-    found = _called(flow_run_id, lambda client: _newest(_inputs(client, flow_run_id, _PREFIX)))
+    found = _called(flow_run_id, lambda client: _newest(inputs.read(client, flow_run_id, _PREFIX)))
     return [_recorded(value) for value in found.values()]
-
-
-def _inputs(client: SyncPrefectClient, flow_run_id: UUID, prefix: str) -> dict[str, str]:
-    """
-    Name -> value of the inputs with that prefix, oldest first.
-    """
-    found: dict[str, str] = {}
-    while True:
-        page = client.filter_flow_run_input(flow_run_id, prefix, _PAGE, set(found))
-        found |= {each.key: each.value for each in page}
-        if len(page) < _PAGE:
-            return found
 
 
 def _newest(inputs: dict[str, str]) -> dict[str, str]:

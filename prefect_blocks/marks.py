@@ -11,18 +11,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from prefect_blocks import inputs
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import LedgerError
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect.client.orchestration import SyncPrefectClient
-
     from prefect_blocks.identity import Scope
 
 _PREFIX = "tlsub-"
-_PAGE = 200
 
 
 def mark(where: Scope, step: str) -> None:
@@ -43,7 +39,7 @@ def mark(where: Scope, step: str) -> None:
     try:
         with get_client(sync_client=True) as client:
             for subflow in where.subflows:
-                _create(client, where.flow_run_id, f"{_PREFIX}{subflow}-{digest}", json.dumps({"step": step}))
+                inputs.create(client, where.flow_run_id, f"{_PREFIX}{subflow}-{digest}", json.dumps({"step": step}))
     except PREFECT_FAILURES as error:
         raise LedgerError(
             f"The Prefect server does not take the note that step {step} is one of subflow run {where.subflows[0]}"
@@ -62,31 +58,14 @@ def steps_of(where: Scope) -> set[str] | None:
         return None
     from prefect import get_client
 
-    found: dict[str, str] = {}
     try:
         with get_client(sync_client=True) as client:
-            while True:
-                page = client.filter_flow_run_input(
-                    where.flow_run_id, f"{_PREFIX}{where.subflows[0]}-", _PAGE, set(found)
-                )
-                found |= {each.key: each.value for each in page}
-                if len(page) < _PAGE:
-                    break
+            found = inputs.read(client, where.flow_run_id, f"{_PREFIX}{where.subflows[0]}-")
         return {str(json.loads(value)["step"]) for value in found.values()}
     except (*PREFECT_FAILURES, KeyError, TypeError) as error:
         raise LedgerError(
             f"What subflow run {where.subflows[0]} has started cannot be read ({type(error).__name__})."
         ) from None
-
-
-def _create(client: SyncPrefectClient, flow_run_id: UUID, name: str, value: str) -> None:
-    from prefect.exceptions import PrefectHTTPStatusError
-
-    try:
-        client.create_flow_run_input(flow_run_id, name, value)
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code != 409:  # it is there already
-            raise
 
 
 __all__ = ["mark", "steps_of"]

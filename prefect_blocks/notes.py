@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, frozen
 
+from prefect_blocks import inputs
 from prefect_blocks.ledger import may_have_started
 from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import LedgerError, RequestChanged
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _PREFIX = "tlkey-"
 _FORMAT = 1
-_PAGE = 200
 
 
 @frozen(kw_only=True)
@@ -164,14 +164,9 @@ def kept(flow_run_id: UUID) -> list[Note]:
     """
     from prefect import get_client
 
-    found: dict[str, str] = {}
     try:
         with get_client(sync_client=True) as client:
-            while True:
-                page = client.filter_flow_run_input(flow_run_id, _PREFIX, _PAGE, set(found))
-                found |= {each.key: each.value for each in page}
-                if len(page) < _PAGE:
-                    break
+            found = inputs.read(client, flow_run_id, _PREFIX)
         return [_note(json.loads(value)) for value in found.values()]
     except (*PREFECT_FAILURES, KeyError, TypeError) as error:
         raise LedgerError(
@@ -181,16 +176,13 @@ def kept(flow_run_id: UUID) -> list[Note]:
 
 def _keep(flow_run_id: UUID, note: Note) -> None:
     from prefect import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
 
     value = json.dumps({"format": _FORMAT, **asdict(note)})
     name = _PREFIX + hashlib.sha256(value.encode()).hexdigest()[:32]
     try:
         with get_client(sync_client=True) as client:
-            client.create_flow_run_input(flow_run_id, name, value)
+            inputs.create(client, flow_run_id, name, value)
     except PREFECT_FAILURES as error:
-        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 409:
-            return  # Prefect's client repeats a request whose answer was lost
         raise LedgerError(
             f"The Prefect server does not take the note that flow run {flow_run_id} starts {note.key}"
             f" ({type(error).__name__}). Nothing was sent; try again."

@@ -2,11 +2,11 @@
 Releasing the worker: the flow run is suspended, its process ends, and it begins again when a timer or an event says so.
 
 Only what runs as the body of a deployed, top-level flow can be suspended; Prefect refuses everything else. Before it
-is, the flow run announces that it waits (:data:`WAITING`), and for which executions (:data:`WAITS_FOR`). The timer of
+is, the flow run announces that it waits, and for which executions (:mod:`prefect_blocks.announcing`). The timer of
 :mod:`prefect_blocks.automations` listens to the former and to nothing else, so that it never resumes a flow run which
 was suspended for another reason, such as a person's approval. Where the wait ends without a suspension, the flow run
-takes its announcement back (:data:`WAITS_NO_MORE`). By the latter, :mod:`prefect_blocks.forwarding` finds who
-waits for the execution that a webhook is about.
+takes its announcement back. By the latter, :mod:`prefect_blocks.forwarding` finds who waits for the execution that a
+webhook is about.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import asyncio
 import contextlib
 import logging
 import math
-import re
 import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID
 
 import anyio
 from attrs import define, field
 
+from prefect_blocks import announcing
 from prefect_blocks.submitted import Watch
 from prefect_blocks.twins import Twin, blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun, State
     from prefect.context import FlowRunContext
 
     from prefect_blocks.run import TransactionlinkWorkflowRun
@@ -43,40 +41,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-WAITING = "transactionlink.flow-run.waiting"
-"""
-Event: this flow run is about to be suspended until its executions have ended. Its resource is the flow run.
-"""
-
-WAITS_NO_MORE = "transactionlink.flow-run.waits-no-more"
-"""
-Event: this flow run goes on in the process that has announced :data:`WAITING`. Its resource is the flow run.
-"""
-
-WAITS_FOR = "transactionlink.flow-run.waits-for"
-"""
-Event: these executions, as related resources, are waited for by this flow run. The same ones make the same event, so
-that Prefect keeps one however often the flow run is suspended for them.
-"""
-
-_KEY = re.compile(r"transactionlink-[0-9a-f-]{36}(?:-(?P<unended>[0-9]+))?")
-"""
-The pause key of a suspension of ours; Prefect keeps it in the state. Without a number it is by an older version.
-"""
-
-_RELATED = 50
-"""
-Executions in one event. Prefect refuses one with more than a hundred related resources.
-"""
-
 _NO_TIMER = (
     "nobody would wake it, because the Prefect server has no timer for that, or a disabled one;"
     " `python -m prefect_blocks automations create` makes it"
 )
-
-_EVENTS = UUID("0c3f4e0e-7a52-4f53-8b0a-1d7f2f0f6c55")
-
-_PAGE = 200
 
 SLICE = 5.0
 """
@@ -160,7 +128,7 @@ def woken() -> bool:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return False
-    return any(map(_KEY.fullmatch, context.flow_run.empirical_policy.pause_keys or ()))
+    return any(map(announcing.is_ours, context.flow_run.empirical_policy.pause_keys or ()))
 
 
 def again() -> bool:
@@ -240,7 +208,7 @@ class Suspension:
         ids = [run.execution_id for run in runs]
         if seconds is not None or not (yield from blocking(partial(self._announce, ids))):
             return SLICE if seconds is None else seconds
-        how: dict[str, Any] = {"timeout": _timeout(_latest(unended)), "key": _key(len(unended))}
+        how: dict[str, Any] = {"timeout": _timeout(_latest(unended)), "key": announcing.pause_key(len(unended))}
         before = datetime.now(UTC)
         try:
             with _refusals():
@@ -272,7 +240,7 @@ class Suspension:
             if waits:
                 return
             del _announcing[of]
-            event = _event(WAITS_NO_MORE, of[0])
+            event = announcing.event(announcing.WAITS_NO_MORE, of[0])
         for _ in range(_TRIES):
             if _sent(event):
                 return
@@ -309,64 +277,6 @@ class Suspension:
         return None
 
 
-def awaited(state: State[Any] | None) -> int | None:
-    """
-    For how many executions a flow run in this state is suspended; None: it is not, or for another reason.
-    """
-    if state is None or state.name != "Suspended":
-        return None
-    match = _KEY.fullmatch(state.state_details.pause_key or "")
-    return None if match is None else int(match["unended"] or 1)
-
-
-def waiting_flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
-    """
-    The flow runs that are suspended until an execution has ended, and for no other reason.
-    """
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateName
-
-    suspended = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])))
-    offset = 0
-    while page := client.read_flow_runs(flow_run_filter=suspended, limit=_PAGE, offset=offset):
-        offset += len(page)
-        for run in page:
-            if awaited(run.state) is not None:
-                yield run
-
-
-def announce(
-    client: SyncPrefectClient, flow_run_id: UUID, execution_ids: Sequence[str] = (), at: datetime | None = None
-) -> None:
-    """
-    Say that a flow run waits, and for what. Returns only once the server has the events: unheard, nobody would wake the
-    flow run.
-
-    Args:
-        at: Since when; default: now.
-    """
-    events = [_event(WAITING, flow_run_id, at=at)]
-    for first in range(0, len(execution_ids), _RELATED):
-        events.append(_event(WAITS_FOR, flow_run_id, execution_ids[first : first + _RELATED]))
-    client.request("POST", "/events", json=events).raise_for_status()
-
-
-def _event(
-    name: str, flow_run_id: UUID, execution_ids: Sequence[str] = (), at: datetime | None = None
-) -> dict[str, Any]:
-    identity = uuid5(_EVENTS, " ".join([str(flow_run_id), *execution_ids])) if execution_ids else uuid4()
-    return {
-        "id": str(identity),
-        "event": name,
-        "occurred": (at or datetime.now(UTC)).isoformat(),
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"},
-        "related": [
-            {"prefect.resource.id": f"transactionlink.execution.{one}", "prefect.resource.role": "execution"}
-            for one in execution_ids
-        ],
-        "payload": {},
-    }
-
-
 def _announced(execution_ids: Sequence[str], at: datetime | None = None) -> bool:
     from prefect import get_client
 
@@ -376,7 +286,7 @@ def _announced(execution_ids: Sequence[str], at: datetime | None = None) -> bool
     assert flow_run is not None
     try:
         with get_client(sync_client=True) as client:
-            announce(client, flow_run.id, execution_ids, at)
+            announcing.announce(client, flow_run.id, execution_ids, at)
     except PREFECT_FAILURES as error:
         log.warning("Prefect did not take the event that this flow run waits (%s).", type(error).__name__)
         return False
@@ -390,7 +300,7 @@ def _sent(event: dict[str, Any]) -> bool:
 
     try:
         with get_client(sync_client=True) as client:
-            client.request("POST", "/events", json=[event]).raise_for_status()
+            announcing.send(client, [event])
     except PREFECT_FAILURES as error:
         log.warning("Prefect did not take the event that this flow run waits no more (%s).", type(error).__name__)
         return False
@@ -416,13 +326,6 @@ def _pass() -> tuple[UUID, datetime]:
     context = _here()
     assert context.flow_run is not None, "obstacle() was asked before"
     return context.flow_run.id, context.start_time
-
-
-def _key(unended: int) -> str:
-    """
-    A new one each time: with one that the server has seen, the suspension would be passed over.
-    """
-    return f"transactionlink-{uuid4()}-{unended}"
 
 
 def _here() -> FlowRunContext:
@@ -457,16 +360,10 @@ def _refusals() -> Iterator[None]:
 
 __all__ = [
     "SLICE",
-    "WAITING",
-    "WAITS_FOR",
-    "WAITS_NO_MORE",
     "Suspension",
     "again",
-    "announce",
-    "awaited",
     "grace",
     "obstacle",
     "unheard",
-    "waiting_flow_runs",
     "woken",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid5
 
-from prefect_blocks.suspending import WAITS_FOR
+from prefect_blocks.announcing import WAITS_FOR
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -139,12 +139,4 @@ def wake(flow_run_id: UUID, pause_key: str) -> dict[str, Any]:
     }
 
 
-def send(client: SyncPrefectClient, events: Sequence[dict[str, Any]]) -> None:
-    """
-    Hand events over; returns when the server has them.
-    """
-    for first in range(0, len(events), PORTION):
-        client.request("POST", "/events", json=list(events[first : first + PORTION])).raise_for_status()
-
-
-__all__ = ["ANNOUNCED", "PORTION", "WAKE", "announced", "send", "states", "wake", "who_waits"]
+__all__ = ["ANNOUNCED", "PORTION", "WAKE", "announced", "states", "wake", "who_waits"]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import State, StateDetails, StateType
 
-from prefect_blocks import suspending
+from prefect_blocks import announcing, suspending
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -32,28 +32,28 @@ def test_prefects_timeout_is_longer_than_ours() -> None:
 
 def test_each_suspension_has_a_key_of_its_own() -> None:
     """Prefect passes over a suspension whose key it has seen."""
-    assert suspending._key(1) != suspending._key(1)
+    assert announcing.pause_key(1) != announcing.pause_key(1)
 
 
 @pytest.mark.parametrize(
     ("name", "key", "count"),
     [
-        pytest.param("Suspended", suspending._key(1), 1, id="ours"),
-        pytest.param("Suspended", suspending._key(500), 500, id="the five hundredth"),
+        pytest.param("Suspended", announcing.pause_key(1), 1, id="ours"),
+        pytest.param("Suspended", announcing.pause_key(500), 500, id="the five hundredth"),
         ("Suspended", "transactionlink-12345678-1234-4234-8234-123456789012", 1),  # by an older version
         ("Suspended", "approval", None),
         ("Suspended", "1", None),
         ("Suspended", None, None),
-        pytest.param("Paused", suspending._key(1), None, id="a pause"),
-        pytest.param("Resuming", suspending._key(1), None, id="resuming"),
+        pytest.param("Paused", announcing.pause_key(1), None, id="a pause"),
+        pytest.param("Resuming", announcing.pause_key(1), None, id="resuming"),
     ],
 )
 def test_only_our_suspensions_are_ours(name: str, key: str | None, count: int | None) -> None:
     """A flow run that is suspended for a person's approval waits for no execution."""
     kind = StateType.SCHEDULED if name == "Resuming" else StateType.PAUSED
     state: State[None] = State(type=kind, name=name, state_details=StateDetails(pause_key=key))
-    assert suspending.awaited(state) == count
-    assert suspending.awaited(None) is None
+    assert announcing.awaited(state) == count
+    assert announcing.awaited(None) is None
 
 
 def test_announcement_is_the_same_each_time() -> None:
@@ -62,11 +62,11 @@ def test_announcement_is_the_same_each_time() -> None:
 
     def events() -> list[dict[str, Any]]:
         client = Sent()
-        suspending.announce(cast("SyncPrefectClient", client), flow_run_id, ids)
+        announcing.announce(cast("SyncPrefectClient", client), flow_run_id, ids)
         return client.events
 
     first, second = events(), events()
-    assert [event["event"] for event in first] == [suspending.WAITING] + 3 * [suspending.WAITS_FOR]
+    assert [event["event"] for event in first] == [announcing.WAITING] + 3 * [announcing.WAITS_FOR]
     assert first[0]["id"] != second[0]["id"]
     assert [event["id"] for event in first[1:]] == [event["id"] for event in second[1:]]
     assert len({event["id"] for event in first}) == 4

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.events.actions import DoNothing
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from prefect_blocks import suspending, waking
+from prefect_blocks import announcing, waking
 from prefect_blocks.automations import WAKE_UP
 from prefect_blocks.forwarding import EARLY, LOOKS, PATIENCE, Forwarder, forward, place_name
 from tl_orchestration.errors import InvalidSettings, LedgerError
@@ -59,13 +59,13 @@ class Bench:
         return key
 
     def suspend(self, run: UUID, unended: int = 1) -> str:
-        key = suspending._key(unended)
+        key = announcing.pause_key(unended)
         self.set(run, StateType.PAUSED, "Suspended", key)
         return key
 
     def announce(self, run: UUID, *execution_ids: str) -> None:
         """As the flow run does; returns when it can be found."""
-        suspending.announce(self.client, run, execution_ids)
+        announcing.announce(self.client, run, execution_ids)
         until(lambda: all(run in waking.who_waits(self.client, [one])[one] for one in execution_ids))
 
     def waiting(self, *execution_ids: str, unended: int = 1) -> UUID:
@@ -146,9 +146,9 @@ class TestWaking:
     def test_event_of_a_stranger(self, bench: Bench, resource: str) -> None:
         """An event of that name about no flow run, which anybody can send, holds up nobody who waits beside it."""
         one, about = new_id(), resource.format(uuid4())
-        event = suspending._event(suspending.WAITS_FOR, uuid4(), [one])
-        waking.send(bench.client, [event | {"resource": {"prefect.resource.id": about}}])
-        until(lambda: bench.events(suspending.WAITS_FOR, resource={"id": [about]}))
+        event = announcing.event(announcing.WAITS_FOR, uuid4(), [one])
+        announcing.send(bench.client, [event | {"resource": {"prefect.resource.id": about}}])
+        until(lambda: bench.events(announcing.WAITS_FOR, resource={"id": [about]}))
         run = bench.waiting(one)
         bench.arrive(one)
 
@@ -242,7 +242,7 @@ class TestWaking:
         """However many wait for the same execution, each is found: Prefect gives its events by portions."""
         one, runs = new_id(), {uuid4() for _ in range(waking.PORTION + 5)}
         for run in runs:
-            suspending.announce(bench.client, run, [one])
+            announcing.announce(bench.client, run, [one])
         until(lambda: waking.who_waits(bench.client, [one])[one] == runs)
 
     def test_ended_is_left(self, bench: Bench) -> None:

@@ -23,7 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Pending
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from prefect_blocks import submitted, suspending, twins, wait_for_all
+from prefect_blocks import announcing, submitted, suspending, twins, wait_for_all
 from prefect_blocks.automations import SHORTEST, TIMER, create_automations, delete_automations, timer_span
 from prefect_blocks.submitted import Watch
 from prefect_blocks.twins import Twofold
@@ -288,7 +288,7 @@ def test_announced_before_and_after(workflow: MakeWorkflow, timer: Timer) -> Non
 
 def told(flow_run_id: UUID, least: int) -> list[str]:
     """What the timer was told about a flow run, the first event first, once it is that much."""
-    names = [suspending.WAITING, suspending.WAITS_NO_MORE]
+    names = [announcing.WAITING, announcing.WAITS_NO_MORE]
     wanted = {"event": {"name": names}, "resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}, "order": "ASC"}
     ends = time.monotonic() + 10
     with get_client(sync_client=True) as client:
@@ -339,8 +339,8 @@ def test_timer_leaves_an_approval_alone(
     assert approval.go().name == "Suspended"
     with get_client(sync_client=True) as client:
         # Its span ends after a later look of the server's at all spans, which is every five seconds.
-        suspending.announce(client, witness.id, at=datetime.now(UTC) + timedelta(seconds=7))
-        details = StateDetails(pause_key=suspending._key(1), pause_reschedule=True)
+        announcing.announce(client, witness.id, at=datetime.now(UTC) + timedelta(seconds=7))
+        details = StateDetails(pause_key=announcing.pause_key(1), pause_reschedule=True)
         client.set_flow_run_state(
             witness.id, State(type=StateType.PAUSED, name="Suspended", state_details=details), force=True
         )
@@ -350,7 +350,7 @@ def test_timer_leaves_an_approval_alone(
 
     assert witness.states()[-1] == "Resuming"
     assert approval.states()[-1] == "Suspended"
-    assert told(approval.id, 2) == [suspending.WAITING, suspending.WAITS_NO_MORE]
+    assert told(approval.id, 2) == [announcing.WAITING, announcing.WAITS_NO_MORE]
 
 
 @pytest.mark.parametrize("ending", ["deadline", "time-out", "several"])
@@ -402,8 +402,8 @@ def test_whatever_ends_the_wait(
 
     assert run.go().name == "Completed"
     names = told(run.id, 2)
-    assert names[-1] == suspending.WAITS_NO_MORE
-    assert names.count(suspending.WAITS_NO_MORE) == 1
+    assert names[-1] == announcing.WAITS_NO_MORE
+    assert names.count(announcing.WAITS_NO_MORE) == 1
 
 
 def test_last_of_several_waits_takes_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +431,7 @@ def test_last_of_several_waits_takes_it_back(monkeypatch: pytest.MonkeyPatch) ->
 
     body()
 
-    assert seen == [[suspending.WAITING] * 2, [suspending.WAITING] * 2 + [suspending.WAITS_NO_MORE]]
+    assert seen == [[announcing.WAITING] * 2, [announcing.WAITING] * 2 + [announcing.WAITS_NO_MORE]]
     assert next(answers, None) is None
 
 
