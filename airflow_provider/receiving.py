@@ -18,7 +18,7 @@ from tl_orchestration.webhooks.spells import Spells
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from tl_orchestration.webhooks.keys import Keys
+    from tl_orchestration.webhooks.public_key import KeyServer
     from tl_orchestration.webhooks.receiver import Receiver
     from tl_orchestration.webhooks.signatures import Verifier
 
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 #: Below which path of the API server it is.
 PREFIX = "/transactionlink"
 _SECTION = "transactionlink"
-_VENDOR = "https://api.transactionlink.io"
 
 
 def applications() -> list[dict[str, Any]]:
@@ -100,24 +99,23 @@ def receiver() -> Receiver:
 
 def _verifiers() -> list[Verifier]:
     from tl_orchestration.secret import Secret
-    from tl_orchestration.settings import Settings
-    from tl_orchestration.webhooks.keys import FetchedKeys, PinnedKeys
-    from tl_orchestration.webhooks.public_key import KeyServer
-    from tl_orchestration.webhooks.signatures import B3OS_HEADER, HmacVerifier, JwsVerifier
+    from tl_orchestration.webhooks.verifying import verifiers
 
-    keys: Keys
-    if folder := _option("webhook_keys"):
-        keys = PinnedKeys.in_folder(folder)
-    else:
-        hosts = tuple(host for host in _option("allowed_hosts").split(",") if host.strip())
-        keys = FetchedKeys(
-            KeyServer(_option("webhook_key_host") or _VENDOR, Settings(allowed_hosts=hosts or None)).fetch
-        )
-    unencoded = conf.getboolean(_SECTION, "webhook_unencoded", fallback=False)
-    verifiers: list[Verifier] = [JwsVerifier(keys, allow_unencoded=unencoded)]
-    if secrets := [Secret(one) for one in _option("webhook_b3os_secrets").split()]:
-        verifiers.append(HmacVerifier(secrets, header=_option("webhook_b3os_header") or B3OS_HEADER))
-    return verifiers
+    return verifiers(
+        pinned=_option("webhook_keys") or None,
+        key_server=_key_server,
+        unencoded=conf.getboolean(_SECTION, "webhook_unencoded", fallback=False),
+        b3os_secrets=[Secret(one) for one in _option("webhook_b3os_secrets").split()],
+        b3os_header=_option("webhook_b3os_header") or None,
+    )
+
+
+def _key_server() -> KeyServer:
+    from tl_orchestration.settings import VENDOR_URL, Settings
+    from tl_orchestration.webhooks.public_key import KeyServer
+
+    hosts = tuple(host for host in _option("allowed_hosts").split(",") if host.strip())
+    return KeyServer(_option("webhook_key_host") or VENDOR_URL, Settings(allowed_hosts=hosts or None))
 
 
 def _option(name: str) -> str:

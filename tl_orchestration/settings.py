@@ -21,6 +21,8 @@ from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.status import Status, StatusMap
 
 ALLOWED_HOSTS_VARIABLE = "TRANSACTIONLINK_ALLOWED_HOSTS"
+#: Of the current and the legacy API (contract A1).
+VENDOR_URL = "https://api.transactionlink.io"
 #: The vendors' own hosts (contract A1, B1).
 VENDOR_HOSTS = frozenset({"api.transactionlink.io", "api.b3os.org"})
 _DECOMMISSIONED = frozenset({"api.sandbox.transactionlink.io"})

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -20,10 +21,12 @@ class Interrupts:
 
     Args:
         notice: What to tell the person at the first one, if that is not to be seen otherwise.
+        then: Called at the first one, in the handler.
     """
 
-    def __init__(self, notice: str | None = None) -> None:
+    def __init__(self, notice: str | None = None, then: Callable[[], None] | None = None) -> None:
         self.notice = notice
+        self._then = then
         self.happened = False
         self._former: dict[signal.Signals, Any] = {}
 
@@ -46,3 +49,5 @@ class Interrupts:
             # Not through sys.stderr: the signal may have come in the middle of a write to it.
             with contextlib.suppress(OSError):
                 os.write(2, f"{self.notice}\n".encode())
+        if self._then is not None:
+            self._then()

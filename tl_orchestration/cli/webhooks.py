@@ -7,18 +7,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import signal
 import threading
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from tl_orchestration.cli import missing_extra, stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.durations import duration
+from tl_orchestration.cli.interrupts import Interrupts
 from tl_orchestration.cli.outcomes import INTERRUPTED, SUCCESS, UNEXPECTED
 from tl_orchestration.cli.output import answer_json, answer_lines, tell
 from tl_orchestration.cli.settings import verbose_option
@@ -165,7 +165,7 @@ def ingest(
     else:
         counts = {"taken": done.taken, "refused": len(done.refused), "undecided": len(done.undecided)}
         answer_lines([(name, str(count)) for name, count in counts.items()])
-    if until_signal.came:
+    if until_signal.happened:
         return INTERRUPTED
     return UNEXPECTED if done.refused or done.undecided else SUCCESS
 
@@ -187,19 +187,12 @@ def forward(prefect: bool, url: str | None) -> int:
         return missing_extra("prefect")
     inbox, stop = _inbox(url), threading.Event()
     logging.getLogger("tl_orchestration").setLevel(logging.INFO)
-
-    def end(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     tell(f"Forwarding from {inbox.database.address} to Prefect")
     try:
-        found[0].load()(inbox, stop)
+        # Not in the handler itself: it may have come while this thread holds the event's lock.
+        with Interrupts(then=lambda: threading.Thread(target=stop.set).start()):
+            found[0].load()(inbox, stop)
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
         inbox.close()
     return SUCCESS
 
@@ -299,32 +292,20 @@ class _Ended(BaseException):
     """
 
 
-class _UntilSignal:
+class _UntilSignal(Interrupts):
     """
     Ends an input at Ctrl-C or a termination signal, with what was read before; a second signal ends the program.
-
-    Attributes:
-        came: Whether one came.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        super().__init__(then=self._end)
         self._reading = False
-        self._former: dict[int, Any] = {}
-
-    def __enter__(self) -> _UntilSignal:
-        self._former = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
 
     def items(self, items: Iterator[Handed]) -> Iterator[Handed]:
         try:
             while True:
                 self._reading = True
-                item = None if self.came else next(items, None)
+                item = None if self.happened else next(items, None)
                 self._reading = False
                 if item is None:
                     return
@@ -332,10 +313,7 @@ class _UntilSignal:
         except _Ended:
             return
 
-    def _end(self, *_: object) -> None:
-        if self.came:
-            raise KeyboardInterrupt
-        self.came = True
+    def _end(self) -> None:
         if self._reading:
             self._reading = False
             raise _Ended
@@ -360,7 +338,7 @@ def _inbox(url: str | None) -> Inbox:
 
 
 def _key_server(base_url: str | None) -> KeyServer:
-    from tl_orchestration.settings import Settings
+    from tl_orchestration.settings import VENDOR_URL, Settings
     from tl_orchestration.webhooks.public_key import KeyServer
 
     settings = Settings(
@@ -368,19 +346,19 @@ def _key_server(base_url: str | None) -> KeyServer:
         ca_bundle=_variable("TRANSACTIONLINK_CA_BUNDLE"),
         client_cert=_variable("TRANSACTIONLINK_CLIENT_CERT"),
     )
-    return KeyServer(base_url or _variable("TRANSACTIONLINK_BASE_URL") or "https://api.transactionlink.io", settings)
+    return KeyServer(base_url or _variable("TRANSACTIONLINK_BASE_URL") or VENDOR_URL, settings)
 
 
 def _verifiers(folder: Path | None, base_url: str | None, *, unencoded: bool) -> list[Verifier]:
-    from tl_orchestration.webhooks.keys import FetchedKeys, Keys, PinnedKeys
-    from tl_orchestration.webhooks.signatures import B3OS_HEADER, HmacVerifier, JwsVerifier
+    from tl_orchestration.webhooks.verifying import verifiers
 
-    pinned = folder or _variable(_KEYS)
-    keys: Keys = PinnedKeys.in_folder(pinned) if pinned else FetchedKeys(_key_server(base_url).fetch)
-    verifiers: list[Verifier] = [JwsVerifier(keys, allow_unencoded=unencoded)]
-    if secrets := _secrets():
-        verifiers.append(HmacVerifier(secrets, header=_variable(_HEADER) or B3OS_HEADER))
-    return verifiers
+    return verifiers(
+        pinned=folder or _variable(_KEYS),
+        key_server=lambda: _key_server(base_url),
+        unencoded=unencoded,
+        b3os_secrets=_secrets(),
+        b3os_header=_variable(_HEADER),
+    )
 
 
 def _secrets() -> list[Secret]:

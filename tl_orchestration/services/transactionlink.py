@@ -17,7 +17,7 @@ from tl_orchestration.exchange import Flow, Operation, Request, Response, Send
 from tl_orchestration.models import Execution, Handle, RunRequest
 from tl_orchestration.services.reading import in_workspace, same_execution, secret, status_literal, text
 from tl_orchestration.services.service import NOTHING, Service, seen_after_cancel
-from tl_orchestration.settings import Settings
+from tl_orchestration.settings import VENDOR_URL, Settings
 from tl_orchestration.status import TRANSACTIONLINK_LITERALS, StatusMap, meaning
 
 _CAN_RUN = "the permission can_run on the workflow definition"
@@ -37,7 +37,7 @@ class Transactionlink(Service):
     """
 
     name: ClassVar[str] = "transactionlink"
-    default_base_url: ClassVar[str] = "https://api.transactionlink.io"
+    default_base_url: ClassVar[str] = VENDOR_URL
 
     now: Callable[[], float]
     accept: str = "*/*"
