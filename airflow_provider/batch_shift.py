@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider import decisions
 from airflow_provider.batch_progress import BatchProgress, line
 from airflow_provider.events import BatchEvent
-from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
+from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, after_waiting
 from airflow_provider.versions import AirflowTaskTimeout
-from tl_orchestration import errors
 from tl_orchestration.batch import BatchOutcome
 from tl_orchestration.batch.judging import too_many_failed
 from tl_orchestration.errors import TransactionlinkError
@@ -159,17 +158,17 @@ def check_event(event: Any) -> None:
 
     Raises:
         InvalidAnswer: It is no event of this version.
-        TransactionlinkRetry, TransactionlinkFailure: By the error's class; what is no error of ours is worth a retry.
+        TransactionlinkRetry, TransactionlinkFailure: By the error's class.
     """
     said = BatchEvent.from_dict(event)
     if said.error is None:
         return
-    kind = getattr(errors, said.error, None)
-    final = isinstance(kind, type) and issubclass(kind, TransactionlinkError) and not kind.retryable
+    kind = after_waiting(said.error)
     status = f", HTTP {said.status_code}" if said.status_code else ""
-    raise (TransactionlinkFailure if final else TransactionlinkRetry)(
+    then = "clear the task to go on" if kind is TransactionlinkFailure else "a retry goes on"
+    raise kind(
         f"Watching campaign {said.campaign} in the triggerer failed ({said.error}{status}); the log above says why."
-        f" Its executions were left alone: {'clear the task to go on' if final else 'a retry goes on'} with it."
+        f" Its executions were left alone: {then} with it."
     )
 
 

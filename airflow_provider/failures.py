@@ -85,6 +85,24 @@ def reported(
         raise (TransactionlinkRetry if again else TransactionlinkFailure)(message, error) from None
 
 
+def after_waiting(error: str | None) -> type[TransactionlinkFailure | TransactionlinkRetry]:
+    """
+    What a wait in the triggerer that has given up with an error means for its task. What was waited for goes on, and a
+    retry goes on with it: also where the credential was refused or the connection could not be read, as long as the
+    triggerer had patience with that. What is no error of ours is worth a retry.
+
+    Args:
+        error: Name of its class.
+    """
+    from tl_orchestration import errors
+
+    kind = getattr(errors, error or "", None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.TransactionlinkError)):
+        return TransactionlinkRetry
+    passes = kind.retryable or kind in {errors.AuthenticationError, errors.InvalidSettings}
+    return TransactionlinkRetry if passes else TransactionlinkFailure
+
+
 def unknown_start_message(error: StartOutcomeUnknown) -> str:
     """
     What happened, and what a person does about it, where the ledger is Airflow's task state. A clear that discards the

@@ -14,7 +14,12 @@ from attrs import evolve
 
 from airflow_provider import decisions
 from airflow_provider.events import Ending, WaitEvent
-from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, unknown_start_message
+from airflow_provider.failures import (
+    TransactionlinkFailure,
+    TransactionlinkRetry,
+    after_waiting,
+    unknown_start_message,
+)
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration import Execution, Handle, Pacing, Patience, errors
 from tl_orchestration.correlation import recorded_correlation
@@ -257,16 +262,15 @@ def check_event(said: WaitEvent, *, recorded: bool = True) -> None:
         recorded: Whether a retry finds the execution again.
 
     Raises:
-        TransactionlinkRetry, TransactionlinkFailure: By the error's class; one that is unknown here is not retried.
+        TransactionlinkRetry, TransactionlinkFailure: By the error's class.
     """
     if said.ending is not Ending.FAILED:
         return
-    kind = getattr(errors, said.error or "", None)
-    final = isinstance(kind, type) and issubclass(kind, TransactionlinkError) and not kind.retryable
+    kind = after_waiting(said.error)
     status = f", HTTP {said.status_code}" if said.status_code else ""
-    raise (TransactionlinkFailure if final else TransactionlinkRetry)(
+    raise kind(
         f"Waiting for execution {said.execution_id} in the triggerer failed ({said.error}{status}); the log above says"
-        " why. The execution was left alone: " + _afterwards(final=final, recorded=recorded)
+        " why. The execution was left alone: " + _afterwards(final=kind is TransactionlinkFailure, recorded=recorded)
     )
 
 

@@ -516,7 +516,9 @@ def test_a_rotated_token_does_not_end_the_watch(world: World, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ("AuthenticationError", TransactionlinkFailure),
+        ("PermissionDenied", TransactionlinkFailure),
+        ("AuthenticationError", TransactionlinkRetry),
+        ("InvalidSettings", TransactionlinkRetry),
         ("LedgerError", TransactionlinkRetry),
         ("OSError", TransactionlinkRetry),
     ],

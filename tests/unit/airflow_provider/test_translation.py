@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider import connection_form
 from airflow_provider.events import Ending, WaitEvent
-from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, reported
+from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry, after_waiting, reported
 from airflow_provider.hooks import TransactionlinkHook, client_arguments
 from airflow_provider.redaction import Withheld
 from airflow_provider.versions import AirflowException, AirflowFailException
@@ -214,6 +214,23 @@ def test_refused_credential_ends_a_start_and_not_an_execution() -> None:
         raise errors.AuthenticationError("refused")
     with pytest.raises(TransactionlinkRetry, match="execution e-1"), reported():
         raise errors.AuthenticationError("refused").about("e-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("PermissionDenied", TransactionlinkFailure),
+        ("NotFound", TransactionlinkFailure),
+        ("AuthenticationError", TransactionlinkRetry),
+        ("InvalidSettings", TransactionlinkRetry),
+        ("ServerError", TransactionlinkRetry),
+        ("OSError", TransactionlinkRetry),
+        (None, TransactionlinkRetry),
+    ],
+)
+def test_what_the_triggerer_gave_up_with(error: str | None, kind: type[Exception]) -> None:
+    """What was waited for goes on: a credential or a connection may be mended by the next try."""
+    assert after_waiting(error) is kind
 
 
 @given(st.dictionaries(st.text(), st.text(min_size=1)) | st.text() | st.lists(st.text()))
