@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 #: token must not kill what waits.
 _CREDENTIAL_PAUSE = 15.0
 _CREDENTIAL_BUDGET = 900.0
+#: Shortest time from the trigger's start to its event, seconds. The scheduler may hear that the worker's process has
+#: ended only after it has queued the task again, takes that for the end of the task, and fails it with "finished with
+#: state success, but the task instance's state attribute is queued" (apache/airflow#67287, #72716).
+DWELL = 3.0
 #: Seconds for a cancel; after 30 (``[triggerer] on_kill_timeout``) Airflow would end it without a word.
 CANCEL_BUDGET = 25.0
 
@@ -49,8 +53,11 @@ class WaitingTrigger(BaseTrigger):
         """
         Wait, report, return: code after the event would run into Airflow's cancellation.
         """
+        now = asyncio.get_running_loop().time
+        may_fire = now() + DWELL
         try:
             payload = (await self._event()).to_dict()
+            await asyncio.sleep(may_fire - now())
         except asyncio.CancelledError:
             if not versions.HAS_TRIGGER_ON_KILL:
                 await self.on_kill()
@@ -139,4 +146,4 @@ class WaitingTrigger(BaseTrigger):
                 await asyncio.sleep(min(_CREDENTIAL_PAUSE, left))
 
 
-__all__ = ["CANCEL_BUDGET", "WaitingTrigger"]
+__all__ = ["CANCEL_BUDGET", "DWELL", "WaitingTrigger"]

@@ -484,8 +484,9 @@ def _record_started(execution: Execution, step: Step, clock: Clock) -> Flow[Entr
     for attempt in range(1, _RECORD_TRIES + 1):
         try:
             recorded: Entry = yield AppendEvent(step.key, event)
-        except TransactionlinkError as error:
-            log.warning("Execution %s has started but is not recorded yet: %s", execution.id, error)
+        except Exception as error:  # whatever a ledger raises, the id must not be lost
+            why = error if isinstance(error, TransactionlinkError) else type(error).__name__
+            log.warning("Execution %s has started but is not recorded yet: %s", execution.id, why)
             if attempt < _RECORD_TRIES:
                 yield Sleep(_RECORD_DELAY, stoppable=False)
         else:

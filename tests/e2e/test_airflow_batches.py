@@ -123,7 +123,7 @@ def test_a_killed_worker_loses_nothing_and_a_clear_starts_nothing(
     airflow: AirflowRig, oracle: Oracle, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of the starts: the retry goes on. Cleared, the task has nothing to start."""
-    book = Book(airflow, oracle, tmp_path, "book_in_two_shards", "book-killed", 220, duration=2)
+    book = Book(airflow, oracle, tmp_path, "book_that_is_soon_through", "book-killed", 220, duration=2)
     pid = book.process(0)
     until(lambda: len(book.starts()) >= 4)
     os.kill(pid, signal.SIGKILL)

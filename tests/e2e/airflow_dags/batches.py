@@ -36,6 +36,11 @@ def book_in_two_shards() -> None:
 
 
 @dag(schedule=None)
+def book_that_is_soon_through() -> None:
+    shards(2, in_flight=200, requests_per_second=40, retries=3)
+
+
+@dag(schedule=None)
 def book_in_a_worker() -> None:
     shards(1, deferrable=False, retries=3)
 
@@ -46,5 +51,6 @@ def book_in_four_shards() -> None:
 
 
 book_in_two_shards()
+book_that_is_soon_through()
 book_in_a_worker()
 book_in_four_shards()

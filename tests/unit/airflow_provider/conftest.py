@@ -13,6 +13,16 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 
-from airflow_provider import versions
+import pytest
+
+from airflow_provider import versions, waiting_trigger
 
 collect_ignore = [] if versions.HAS_RETRY_POLICY else ["test_retry_policy.py"]
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Triggers report at once: nobody has to hear first that a worker's process has ended.
+    """
+    monkeypatch.setattr(waiting_trigger, "DWELL", 0.0)

@@ -71,6 +71,21 @@ def test_ended_execution_fires_one_event(service: SandboxServer, monkeypatch: py
     assert said["deadline"] == 4e9
 
 
+def test_event_leaves_the_scheduler_time(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An execution that has ended already is told later: the scheduler must have heard of the worker's end first."""
+    connect(monkeypatch, service)
+    monkeypatch.setattr(waiting_trigger, "DWELL", 1.5)
+    execution_id = started(service)
+    with Client(OrganizationToken("tot_sandbox"), service.url) as client:
+        client.wait(execution_id, patience=Patience(pacing=Pacing.every(0.1)))
+    began = time.monotonic()
+
+    (said,) = asyncio.run(events(trigger(execution_id)))
+
+    assert said["ending"] == Ending.ENDED
+    assert time.monotonic() - began >= 1.5
+
+
 def test_rotated_token_does_not_kill_what_waits(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused credential has the connection read anew: once it is right, the wait goes on to its end."""
     monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.2)
