@@ -28,7 +28,11 @@ for name, options in {{"default": {{}}, "at_once": {{"defer_after": 0}}}}.items(
     with DAG(f"chain_{{name}}", schedule=None) as dag:
         chain(*[
             TransactionlinkRunWorkflowOperator(
-                task_id=f"step_{{n}}", workflow_definition_id="kyc-second", parameters={{"firstName": "Ada"}}, **options
+                task_id=f"step_{{n}}",
+                workflow_definition_id="kyc-second",
+                parameters={{"firstName": "Ada"}},
+                deferrable=True,
+                **options,
             )
             for n in range({steps})
         ])
