@@ -69,6 +69,16 @@ class Browser:
         self.call("Page.navigate", url=url)
         self.until(f"document.body && document.body.innerText.includes({json.dumps(shows)})")
 
+    def click(self, element: str) -> None:
+        """
+        Press the mouse on an element, given as an expression: some listen to nothing less.
+        """
+        middle = f"(box => [box.x + box.width / 2, box.y + box.height / 2])({element}.getBoundingClientRect())"
+        told = self.call("Runtime.evaluate", expression=f"{element}.scrollIntoView(), {middle}", returnByValue=True)
+        x, y = told["result"]["value"]
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def take(self, name: str, height: int = HEIGHT) -> None:
         """
         Keep what the page shows as a picture.
@@ -135,8 +145,7 @@ def main() -> int:
         form = "document.querySelector('[role=dialog]')"
         page.until(f"{form} && {form}.innerText.includes('Extra Fields')")
         buttons = "[...document.querySelectorAll('[role=dialog] button')]"
-        extra = f"{buttons}.find(one => one.textContent.trim() == 'Extra Fields')"
-        page.call("Runtime.evaluate", expression=f"{extra}.click()")
+        page.click(f"{buttons}.find(one => one.textContent.trim() == 'Extra Fields')")
         page.until(f"{form}.innerText.includes('Workspace id')")
         page.take("connection-form", 1900)
     return 0
