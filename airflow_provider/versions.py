@@ -144,9 +144,10 @@ def task_state_store(context: Mapping[str, Any]) -> Any | None:
 def stats(*, triggerer: bool) -> Any:
     """
     What sends metrics in this process. Airflow 3.3 has the same functions in two modules and sets up one: the core's
-    in a triggerer, the SDK's in a worker. Earlier versions have one class.
+    in a triggerer, the SDK's in a worker. Earlier versions have a class, 3.2 one for each of the two, 3.1 one for both.
     """
     try:
-        return import_module("airflow.observability.stats" if triggerer else "airflow.sdk.observability.stats")
+        module = import_module("airflow.observability.stats" if triggerer else "airflow.sdk.observability.stats")
     except ImportError:
-        return import_module("airflow.stats").Stats
+        module = import_module("airflow.stats")
+    return module if hasattr(module, "incr") else module.Stats
