@@ -85,7 +85,7 @@ def reported(
         raise (TransactionlinkRetry if again else TransactionlinkFailure)(message, error) from None
 
 
-def after_waiting(error: str | None) -> type[TransactionlinkFailure | TransactionlinkRetry]:
+def after_waiting(error: str | None, *, recorded: bool = True) -> type[TransactionlinkFailure | TransactionlinkRetry]:
     """
     What a wait in the triggerer that has given up with an error means for its task. What was waited for goes on, and a
     retry goes on with it: also where the credential was refused or the connection could not be read, as long as the
@@ -93,13 +93,14 @@ def after_waiting(error: str | None) -> type[TransactionlinkFailure | Transactio
 
     Args:
         error: Name of its class.
+        recorded: Whether a retry finds it again. Where it would start another one, a wrong credential is no reason to.
     """
     from tl_orchestration import errors
 
     kind = getattr(errors, error or "", None)
     if not (isinstance(kind, type) and issubclass(kind, errors.TransactionlinkError)):
         return TransactionlinkRetry
-    passes = kind.retryable or kind in {errors.AuthenticationError, errors.InvalidSettings}
+    passes = kind.retryable or (recorded and kind in {errors.AuthenticationError, errors.InvalidSettings})
     return TransactionlinkRetry if passes else TransactionlinkFailure
 
 

@@ -266,7 +266,7 @@ def check_event(said: WaitEvent, *, recorded: bool = True) -> None:
     """
     if said.ending is not Ending.FAILED:
         return
-    kind = after_waiting(said.error)
+    kind = after_waiting(said.error, recorded=recorded)
     status = f", HTTP {said.status_code}" if said.status_code else ""
     raise kind(
         f"Waiting for execution {said.execution_id} in the triggerer failed ({said.error}{status}); the log above says"

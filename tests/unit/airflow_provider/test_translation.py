@@ -18,6 +18,7 @@ from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRet
 from airflow_provider.hooks import TransactionlinkHook, client_arguments
 from airflow_provider.redaction import Withheld
 from airflow_provider.versions import AirflowException, AirflowFailException
+from airflow_provider.waiting import check_event
 from tl_orchestration import Client, errors
 from tl_orchestration.errors import InvalidAnswer, InvalidSettings, TransactionlinkError
 from tl_orchestration.status import Status
@@ -231,6 +232,16 @@ def test_refused_credential_ends_a_start_and_not_an_execution() -> None:
 def test_what_the_triggerer_gave_up_with(error: str | None, kind: type[Exception]) -> None:
     """What was waited for goes on: a credential or a connection may be mended by the next try."""
     assert after_waiting(error) is kind
+
+
+@pytest.mark.parametrize("error", ["AuthenticationError", "InvalidSettings"])
+def test_wrong_credential_starts_no_second_execution(error: str) -> None:
+    """A step that is kept nowhere would start anew while the first execution goes on."""
+    said = WaitEvent(ending=Ending.FAILED, execution_id="e-1", error=error)
+    with pytest.raises(TransactionlinkFailure, match="starts another one"):
+        check_event(said, recorded=False)
+    with pytest.raises(TransactionlinkRetry, match="goes on waiting for it"):
+        check_event(said)
 
 
 @given(st.dictionaries(st.text(), st.text(min_size=1)) | st.text() | st.lists(st.text()))
