@@ -24,7 +24,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from tl_orchestration.client import AsyncClient, Client, Target
+from tl_orchestration.client import AsyncClient, Client
 from tl_orchestration.credentials import OrganizationToken
 from tl_orchestration.errors import NoAnswer, WaitInterrupted
 from tl_orchestration.exchange import Clock, Command, Deliver, Operation, Request, Response, Sleep
@@ -35,6 +35,7 @@ from tl_orchestration.retry import RetryPolicy
 from tl_orchestration.services.transactionlink import read_time
 from tl_orchestration.settings import Settings
 from tl_orchestration.transport import AsyncWire, SyncWire
+from tl_orchestration.verbs import Target
 from tl_orchestration.wait import Patience
 
 #: 2026-01-01T00:00:00Z, where a virtual clock begins unless told otherwise.

@@ -15,8 +15,9 @@ from tl_orchestration.models import Execution
 from tl_orchestration.poller import Poller
 
 if TYPE_CHECKING:
-    from tl_orchestration.client import AsyncClient, Target
+    from tl_orchestration.client import AsyncClient
     from tl_orchestration.hints import HintSource
+    from tl_orchestration.verbs import Target
     from tl_orchestration.wait import Patience
 
 
