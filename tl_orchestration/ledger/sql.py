@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Select, select
+from sqlalchemy import URL, Connection, Engine, Select, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.database.engine import Database
@@ -24,6 +24,15 @@ from tl_orchestration.ledger.key import checked_key
 #: How often an append is folded anew because somebody else wrote in between. Each time, somebody got further.
 _APPEND_TRIES = 100
 _VERDICTS = {State.STARTED: "adopt", State.REJECTED: "not-started", State.PURGED: "purge"}
+# What each start runs several times: to put a statement together costs more than to run it.
+_OF_KEY = (entries.c.namespace == bindparam("of_namespace"), entries.c.key == bindparam("of_key"))
+_FIND = select(entries.c.namespace, entries.c.key, entries.c.document).where(*_OF_KEY)
+_INSERT_SQLITE, _INSERT_POSTGRESQL = (
+    insert.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    for insert in (sqlite.insert(entries), postgresql.insert(entries))
+)
+_REPLACE = entries.update().where(*_OF_KEY, entries.c.version == bindparam("of_version"))
+_NOTE = trail.insert()
 
 
 class SqlLedger:
@@ -115,10 +124,9 @@ class SqlLedger:
         Whether the entry was still the one that was read; only then it is written.
         """
         if after is None:
-            insert = sqlite.insert(entries) if self.database.is_sqlite else postgresql.insert(entries)
-            row = insert.values(namespace=self.namespace, key=key, **columns(entry))
-            once = row.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-            return connection.execute(once).rowcount == 1
+            once = _INSERT_SQLITE if self.database.is_sqlite else _INSERT_POSTGRESQL
+            row = {"namespace": self.namespace, "key": key, **columns(entry)}
+            return connection.execute(once, row).rowcount == 1
         return replace(connection, self.namespace, key, entry, after)
 
     def _note(self, connection: Connection, key: str, entry: Entry, event: Event) -> None:
@@ -133,7 +141,7 @@ def find(connection: Connection, namespace: str, key: str) -> Entry | None:
     Raises:
         LedgerError: It was written by a version that this one does not understand.
     """
-    found = read_records(connection, select_records().where(entries.c.namespace == namespace, entries.c.key == key))
+    found = read_records(connection, _FIND, {"of_namespace": namespace, "of_key": key})
     return found[0].entry if found else None
 
 
@@ -144,15 +152,20 @@ def select_records() -> Select[tuple[str, str, Any]]:
     return select(entries.c.namespace, entries.c.key, entries.c.document)
 
 
-def read_records(connection: Connection, query: Select[tuple[str, str, Any]]) -> list[Record]:
+def read_records(
+    connection: Connection, query: Select[tuple[str, str, Any]], named: Mapping[str, Any] | None = None
+) -> list[Record]:
     """
     What a query finds.
+
+    Args:
+        named: Values of the query's parameters.
 
     Raises:
         LedgerError: A document was damaged, or written by a version that this one does not understand.
     """
     try:
-        rows = connection.execute(query).all()
+        rows = connection.execute(query, named).all()
     except ValueError:
         raise LedgerError("A ledger entry cannot be read: it is not JSON.") from None
     return [Record(namespace, key, _entry(document)) for namespace, key, document in rows]
@@ -168,12 +181,8 @@ def replace(connection: Connection, namespace: str, key: str, entry: Entry, afte
     """
     Write an entry over the one that was read. False, and nothing is written, if it is another by now.
     """
-    update = (
-        entries.update()
-        .where(entries.c.namespace == namespace, entries.c.key == key, entries.c.version == after.version)
-        .values(**columns(entry))
-    )
-    return connection.execute(update).rowcount == 1
+    of = {"of_namespace": namespace, "of_key": key, "of_version": after.version}
+    return connection.execute(_REPLACE, of | columns(entry)).rowcount == 1
 
 
 def note(connection: Connection, namespace: str, key: str, entry: Entry, event: Event, actor: str) -> None:
@@ -181,17 +190,18 @@ def note(connection: Connection, namespace: str, key: str, entry: Entry, event: 
     Add what has just been written to the trail.
     """
     connection.execute(
-        trail.insert().values(
-            namespace=namespace,
-            key=key,
-            version=entry.version,
-            time=event.at,
-            state=event.state.value,
-            execution_id=event.execution_id,
-            actor=actor,
-            action=_action(event),
-            reason=event.reason,
-        )
+        _NOTE,
+        {
+            "namespace": namespace,
+            "key": key,
+            "version": entry.version,
+            "time": event.at,
+            "state": event.state.value,
+            "execution_id": event.execution_id,
+            "actor": actor,
+            "action": _action(event),
+            "reason": event.reason,
+        },
     )
 
 
