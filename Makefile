@@ -74,7 +74,7 @@ check: env-airflow env-prefect docs ## Lint, format, types, import contracts, do
 	@$(PREFECT)/bin/mypy $$(find $(PREFECT_SOURCES) -name '*.py')
 	@$(AIRFLOW)/bin/lint-imports --no-logo
 
-bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run; half an hour
+bench: env-airflow env-prefect ## Repeatable comparisons; ratios within one run; over an hour
 	@$(PREFECT_PY) -m benchmarks.prefect_imports
 	@$(PY) -m benchmarks.imports
 	@$(PY) -m benchmarks.watch

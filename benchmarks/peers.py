@@ -1,10 +1,10 @@
 """
-One book of customers screened in three ways: Airflow's mapped HTTP tasks, Prefect's ``.map()`` with a polling loop, and
+One book of customers screened in four ways: Airflow's mapped HTTP tasks, Prefect's ``.map()`` with a polling loop, and
 a batch of this project in either orchestrator.
 
 Each way has the same rows, executions of the same length, a sandbox and an orchestrator of its own. Memory is what the
 orchestrator's processes and its tasks' have for themselves at most. Mapped tasks are processes, of a second of CPU each
-and three for a row: 1,000 rows take this machine the better part of an hour. ``python -m benchmarks.peers [ROWS]``.
+and three for a row: 1,000 rows take a machine with two cores half an hour. ``python -m benchmarks.peers [ROWS]``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tl_orchestration.sandbox import SandboxServer
 
 PROJECT = Path(__file__).parents[1]
 PREFECT = PROJECT / ".venvs/prefect/bin/python"
-ROWS = 50
+ROWS = 1000
 #: Of an execution, seconds; and between two looks of the ways that say how often.
 DURATION, INTERVAL = 3.0, 5.0
 TOKEN = "tot_sandbox"  # noqa: S105  # the sandbox's

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 DAGS = (PROJECT / "tests/e2e/airflow_dags", PROJECT / "example_dags/airflow")
 
+SOAK = bool(os.environ.get("SOAK"))
 #: The first one is for all DAGs that name none.
 EXECUTORS = ",".join(
     [
@@ -144,7 +146,7 @@ def airflow(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPat
         "PYTHONPATH": str(PROJECT),
         # By default it takes five minutes until a task whose supervisor, or whose scheduler, has died is given up.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20" if SOAK else "15",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         "AIRFLOW__CORE__EXECUTOR": EXECUTORS,
         "AIRFLOW__CORE__PARALLELISM": "4",
