@@ -38,17 +38,22 @@ from tl_orchestration.batch.summary import BatchOutcome, BatchSummary, LoadRepor
 from tl_orchestration.batch.surveys import polls_p95, survey
 from tl_orchestration.batch.thrift import Experience
 from tl_orchestration.batch.throttle import Turns, throttled
+from tl_orchestration.batch.unseen import unseen
 from tl_orchestration.batch.worker import Orders, Worker
 from tl_orchestration.client import AsyncClient
 from tl_orchestration.database.engine import Database
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.fingerprint import Fingerprint, fingerprint
+from tl_orchestration.ledger.entry import OPEN, UNDECIDED, State
 from tl_orchestration.ledger.sql import SqlLedger
 from tl_orchestration.models import RunRequest
 
 #: Part size that is waited for where results go nowhere, seconds.
 _NO_PARTS = 0.5
 _THREADS = 32
+#: States of a ledger entry whose execution may run; and those in which a start has come to something.
+_OPEN = OPEN | {State.UNKNOWN}
+_KNOWN = _OPEN | {State.SETTLED}
 _ENDS = frozenset(
     {
         BatchOutcome.FINISHED,
@@ -260,7 +265,7 @@ class Batch:
         self, orders: Orders, book: Book | None, on_progress: Callable[[BatchSummary], None] | None
     ) -> BatchSummary:
         campaign = await asyncio.to_thread(self._campaigns.named, self.campaign)
-        if book is not None and not campaign.is_loaded and campaign.loader is None:
+        if book is not None and not campaign.is_loaded and campaign.loader is None and campaign.report is None:
             raise InvalidSettings(f"Campaign {self.campaign} was not loaded to its end: load it first.")
         database, policy = self._database, self._policy
         shares = Shares(database, self._ledger.namespace, campaign.quota, policy.lease)
@@ -304,6 +309,7 @@ class Batch:
             wire=wire,
             survey=lambda: survey(database, self._campaigns.named(self.campaign)),
             look=lambda: self._campaigns.named(self.campaign),
+            unseen=lambda keys: unseen(database, campaign, _KNOWN, keys=keys),
         )
         try:
             if orders.keep:
@@ -361,16 +367,33 @@ class Batch:
         if drain:
             return 0
         rows = Rows(self._database, campaign.id, self.worker, self._policy.lease)
-        follower = Follower(self._client, self.campaign, self._policy, Experience())
+        mine = self.worker if only_mine else None
+        await asyncio.to_thread(self._take_in, campaign, rows, _OPEN, claimed_by=mine)
+        shares = Shares(self._database, self._ledger.namespace, campaign.quota, self._policy.lease)
+        shared = await asyncio.to_thread(shares.agree, self._limits, self._client._settings.requests_per_second)
+        turns = Turns(shares, shared.requests_per_second)
+        client, wire = throttled(self._client, turns, self._ledger)
+        follower = Follower(client, self.campaign, self._policy, Experience())
         accepted, after = 0, ""
-        while found := await asyncio.to_thread(
-            rows.in_flight, 500, owner=self.worker if only_mine else None, after=after
-        ):
-            accepted += await follower.cancel(found)
-            after = found[-1].key
+        try:
+            while found := await asyncio.to_thread(rows.in_flight, 500, owner=mine, after=after):
+                accepted += await follower.cancel(found)
+                after = found[-1].key
+        finally:
+            await client._watcher.close()
+            await asyncio.to_thread(rows.beat, None, wire.spent)
         if only_mine:
             await asyncio.to_thread(rows.leave, time.time(), returns=False)
         return accepted
+
+    def _take_in(
+        self, campaign: Campaign, rows: Rows, states: frozenset[State], *, claimed_by: str | None = None
+    ) -> None:
+        """
+        Put on record what a worker could not that was killed between a start and its record in the campaign.
+        """
+        if found := unseen(self._database, campaign, states, claimed_by=claimed_by):
+            rows.record(found, 0)
 
     def resume(self) -> None:
         """
@@ -402,6 +425,11 @@ class Batch:
             InvalidSettings: There is no such campaign, or something of it is in flight, has yet to be kept or is of
                 unknown fate.
         """
+        if found := unseen(self._database, self._campaigns.named(self.campaign), _OPEN | UNDECIDED):
+            raise InvalidSettings(
+                f"Of {len(found)} rows of campaign {self.campaign} the ledger knows a start that the campaign does not:"
+                " their worker was lost. Run the campaign, or cancel it, which takes them in; nothing was purged."
+            )
         return self._campaigns.purge(self.campaign)
 
 

@@ -5,6 +5,7 @@ The rows that one worker may start next: out of slices that it has claimed, as m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from tl_orchestration.batch.rows import Row, Rows
 from tl_orchestration.batch.shares import Shares
 from tl_orchestration.batch.slices import Slice, opened
 from tl_orchestration.batch.summary import BatchOutcome
+from tl_orchestration.errors import LedgerError
 from tl_orchestration.fingerprint import Fingerprint
 from tl_orchestration.models import RunRequest
 
@@ -70,22 +72,33 @@ class Feed:
         self._slice: Slice | None = None
         #: Slices whose last rows are being started.
         self._over: list[Slice] = []
+        #: Slices that nobody else gets until it is on record that this worker is done with them.
+        self._unreleased: list[Slice] = []
         self._granted = 0
         #: Rows that are being started.
         self.starting = 0
         #: Rows that could not be, as the source is now.
         self.unread = 0
 
-    async def take(self) -> Sequence[Due] | BatchOutcome:
+    async def take(self, load: int) -> Sequence[Due] | BatchOutcome:
         """
         Rows to start, perhaps none in this moment; or what keeps every row from it.
+
+        Args:
+            load: The latest pass over the source that has come to its end. Rows as an earlier one has found them are
+                left, for what is right of them is claimed again.
 
         Raises:
             StorageFailed, LedgerError: The source cannot be read, or the store not be used.
         """
+        while self._unreleased:
+            await self._release(self._unreleased.pop())
         opens_at = await self._breaker.opens_at()
         if opens_at is not None and (time.time() < opens_at or self.starting):
+            self.hold()
             return BatchOutcome.BREAKER_OPEN
+        if self._slice is not None and self._slice.load < load:
+            self._slice.waiting.clear()
         while self._slice is None or not self._slice.waiting:
             if not await self._claim():
                 return BatchOutcome.FINISHED
@@ -111,9 +124,18 @@ class Feed:
         self.starting += len(due)
         return due
 
+    def hold(self) -> None:
+        """
+        Nothing more is started for now: let others have what is granted.
+        """
+        if self._granted:
+            self._recorder.add(None, unreserved=self._granted)
+            self._granted = 0
+
     async def came(self, part: Slice, due_at: float | None = None) -> None:
         """
-        A row has come to something, or is to be tried again at a time (epoch seconds).
+        A row has come to something, or is to be tried again at a time (epoch seconds). Where the store fails, that its
+        slice is free is put on record later.
         """
         self.starting -= 1
         part.open -= 1
@@ -121,7 +143,8 @@ class Feed:
             part.due_at = max(part.due_at, due_at)
         if part in self._over and not part.open:
             self._over.remove(part)
-            await self._release(part)
+            with contextlib.suppress(LedgerError):
+                await self._release(part)
 
     async def _why_none(self) -> BatchOutcome:
         most, starting = self._policy.most_starts, self.starting
@@ -150,8 +173,12 @@ class Feed:
         return True
 
     async def _release(self, part: Slice) -> None:
-        await self._recorder.flush()  # whoever claims it next sees what has come of its rows
-        await asyncio.to_thread(self._rows.release, part.id, part.due_at)
+        try:
+            await self._recorder.flush()  # whoever claims it next sees what has come of its rows
+            await asyncio.to_thread(self._rows.release, part.id, part.due_at)
+        except BaseException:
+            self._unreleased.append(part)
+            raise
 
 
 __all__ = ["Due", "Feed"]

@@ -23,7 +23,9 @@ from tl_orchestration.result_file import encoded
 Format = Literal["jsonl", "parquet"]
 #: Owner of a part that is being removed; a worker's name is never empty.
 _SWEPT = ""
-_OPEN = (RowState.PENDING.value, RowState.STARTED.value, RowState.ENDED.value, RowState.UNKNOWN.value)
+_OPEN = tuple(
+    state.value for state in (RowState.PENDING, RowState.STARTED, RowState.ENDED, RowState.UNKNOWN, RowState.INVALID)
+)
 
 
 @frozen(kw_only=True)

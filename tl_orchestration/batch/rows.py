@@ -13,15 +13,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.batch.states import RowState
 from tl_orchestration.database.engine import Database
-from tl_orchestration.database.tables import requests, rows, slices, workers
+from tl_orchestration.database.tables import campaigns, requests, rows, slices, workers
 
-#: Which states a row may be in before it comes into another one.
+#: Which states a row may be in before it comes into another one. One that another pass over the source has taken out
+#: while it was being started has started all the same.
 _BEFORE = {
-    RowState.STARTED: (RowState.PENDING, RowState.UNKNOWN),
-    RowState.ENDED: (RowState.PENDING, RowState.STARTED, RowState.UNKNOWN),
+    RowState.STARTED: (RowState.PENDING, RowState.UNKNOWN, RowState.INVALID),
+    RowState.ENDED: (RowState.PENDING, RowState.STARTED, RowState.UNKNOWN, RowState.INVALID),
     RowState.REJECTED: (RowState.PENDING,),
     RowState.INVALID: (RowState.PENDING,),
-    RowState.UNKNOWN: (RowState.PENDING, RowState.STARTED),
+    RowState.UNKNOWN: (RowState.PENDING, RowState.STARTED, RowState.INVALID),
 }
 #: What an update may write, besides the state.
 _FIELDS = (
@@ -67,10 +68,11 @@ class Row:
 @frozen
 class Claimed:
     """
-    A slice that this worker may start.
+    A slice that this worker may start, as one pass over the source, ``load``, has made it.
     """
 
     id: int
+    load: int
     locator: Mapping[str, Any]
     rows: Sequence[Row]
 
@@ -119,13 +121,14 @@ class Rows:
             )
             self._let_go(connection)
 
-    def beat(self, now: float, spent: Mapping[str, int]) -> None:
+    def beat(self, now: float | None, spent: Mapping[str, int]) -> None:
         """
-        Say that this worker lives, and which requests it has sent since it last said so.
+        Say that this worker lives, and which requests it has sent since it last said so; None: only the latter.
         """
         insert = sqlite.insert(requests) if self._database.is_sqlite else postgresql.insert(requests)
         with self._database.writing() as connection:
-            connection.execute(self._me().values(seen_at=now))
+            if now is not None:
+                connection.execute(self._me().values(seen_at=now))
             for operation, count in sorted(spent.items()):
                 added = insert.values(campaign=self._campaign, operation=operation, count=count)
                 connection.execute(
@@ -142,6 +145,19 @@ class Rows:
         with self._database.writing() as connection:
             connection.execute(self._me().values(seen_at=now if returns else 0, reserved=0))
             self._let_go(connection, [RowState.ENDED])
+
+    def leave_to_others(self, now: float) -> bool:
+        """
+        End to work if another worker of this campaign lives, who then knows that this one does not. Two that ask at
+        once do not leave it to one another.
+        """
+        with self._database.writing() as connection:
+            mine = campaigns.c.id == self._campaign
+            connection.execute(update(campaigns).where(mine).values(quota=campaigns.c.quota))  # one after the other
+            if not connection.execute(self._others(now)).first():
+                return False
+            connection.execute(self._me().values(seen_at=0))
+            return True
 
     def claim(self, now: float, *, retried_first: bool = False) -> Claimed | None:
         """
@@ -169,12 +185,15 @@ class Rows:
             chosen = connection.scalar(wanted)
             if chosen is None:
                 return None
-            locator = connection.scalar(
-                update(slices).where(slices.c.id == chosen).values(owner=self._worker).returning(slices.c.locator)
-            )
+            load, locator = connection.execute(
+                update(slices)
+                .where(slices.c.id == chosen)
+                .values(owner=self._worker)
+                .returning(slices.c.load, slices.c.locator)
+            ).one()
             query = _select(self._campaign).where(rows.c.slice == chosen, rows.c.state == RowState.PENDING.value)
             found = _read(connection, query.order_by(rows.c.key))
-            return Claimed(chosen, locator or {}, sorted(found, key=lambda row: row.attempt == 1))
+            return Claimed(chosen, load, locator or {}, sorted(found, key=lambda row: row.attempt == 1))
 
     def release(self, slice_id: int, due_at: float) -> None:
         """
@@ -225,23 +244,24 @@ class Rows:
         now: float,
         limit: int,
         states: Sequence[RowState],
-        overdue: float | None = None,
         *,
+        grace: float | None = None,
         own_after: str | None = None,
     ) -> list[Row]:
         """
         Rows in these states that no living worker takes care of. They are this worker's now.
 
         Args:
-            overdue: Also this worker's own in flight, and those of nobody, whose wait should have ended by then.
+            grace: Also this worker's own in flight, and those of nobody, whose deadline has passed, or whose expiry has
+                for so long.
             own_after: Only this worker's own, with keys behind this one: what a former life of it has left.
         """
         free = or_(rows.c.owner.is_(None), ~rows.c.owner.in_(self._living(now)))
         if own_after is not None:
-            free, overdue = (rows.c.owner == self._worker) & (rows.c.key > own_after), None
+            free, grace = (rows.c.owner == self._worker) & (rows.c.key > own_after), None
         wanted = free & rows.c.state.in_([state.value for state in states])
-        if overdue is not None:
-            ends = or_(rows.c.deadline <= overdue, rows.c.expires_at <= overdue)
+        if grace is not None:
+            ends = or_(rows.c.deadline <= now, rows.c.expires_at <= now - grace)
             wanted |= (free | (rows.c.owner == self._worker)) & (rows.c.state == RowState.STARTED.value) & ends
         chosen = select(rows.c.key).where(rows.c.campaign == self._campaign, wanted).order_by(rows.c.key).limit(limit)
         with self._database.reading() as connection:
@@ -300,9 +320,8 @@ class Rows:
         """
         Whether another worker of this campaign lives.
         """
-        query = self._living(now).where(workers.c.name != self._worker).limit(1)
         with self._database.reading() as connection:
-            return connection.execute(query).first() is not None
+            return connection.execute(self._others(now)).first() is not None
 
     def _me(self) -> Any:
         return update(workers).where(workers.c.campaign == self._campaign, workers.c.name == self._worker)
@@ -310,10 +329,14 @@ class Rows:
     def _living(self, now: float) -> Any:
         return select(workers.c.name).where(workers.c.campaign == self._campaign, workers.c.seen_at > now - self._lease)
 
+    def _others(self, now: float) -> Any:
+        return self._living(now).where(workers.c.name != self._worker).limit(1)
+
     def _free_slices(self, now: float) -> Any:
         free = or_(slices.c.owner.is_(None), ~slices.c.owner.in_(self._living(now)))
+        loaded = exists().where(campaigns.c.id == slices.c.campaign, campaigns.c.source != "")
         return select(slices.c.id).where(
-            slices.c.campaign == self._campaign, slices.c.open, slices.c.due_at <= now, free
+            slices.c.campaign == self._campaign, slices.c.open, slices.c.due_at <= now, free, loaded
         )
 
     def _let_go(self, connection: Connection, states: Sequence[RowState] = ()) -> None:

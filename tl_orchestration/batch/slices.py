@@ -28,6 +28,7 @@ class Slice:
 
     Args:
         id: Its number.
+        load: The pass over the source that has made it.
         waiting: Rows to start.
         unread: Rows that cannot be, as the source is now.
         open: Rows whose start has not come to anything yet.
@@ -35,6 +36,7 @@ class Slice:
     """
 
     id: int
+    load: int
     waiting: deque[tuple[Row, RunRequest]]
     unread: Sequence[Update]
     open: int = 0
@@ -71,7 +73,7 @@ def opened(claimed: Claimed, book: Book, fingerprint: Callable[[RunRequest], Fin
             unread.append(_invalid(row, CHANGED))
         else:
             waiting.append((row, request))
-    return Slice(claimed.id, waiting, unread)
+    return Slice(claimed.id, claimed.load, waiting, unread)
 
 
 def _invalid(row: Row, reason: str) -> Update:

@@ -25,6 +25,7 @@ from tl_orchestration.batch.states import RowState
 from tl_orchestration.batch.strays import Strays
 from tl_orchestration.batch.summary import BatchOutcome, BatchSummary
 from tl_orchestration.batch.throttle import ThrottledWire
+from tl_orchestration.database.engine import DatabaseAway
 from tl_orchestration.errors import (
     InvalidSettings,
     LedgerError,
@@ -49,8 +50,9 @@ _BEAT = 5.0
 _ADOPTED = 2000
 #: How often it says who holds the quota while nothing of its own runs, seconds.
 _HELD = 600.0
-#: For how long a store or storage that fails is borne, seconds.
+#: For how long a store or storage that fails is borne, and what waits for it meanwhile, seconds.
 _PATIENCE = 120.0
+_AGAIN = 5.0
 
 #: Which rows a worker takes care of besides those that it starts.
 FOLLOWED = (RowState.STARTED, RowState.ENDED)
@@ -87,6 +89,7 @@ class Worker:
         feed: What it starts; None: nothing.
         survey: The campaign in numbers, now.
         look: The campaign itself, now.
+        unseen: What the ledger knows of rows with these keys, and their table does not.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Worker:
         wire: ThrottledWire,
         survey: Callable[[], BatchSummary],
         look: Callable[[], Campaign],
+        unseen: Callable[[Sequence[str]], Sequence[Update]],
     ) -> None:
         self._campaign = campaign
         self._name = name
@@ -121,6 +125,7 @@ class Worker:
         self._wire = wire
         self._survey = survey
         self._look = look
+        self._unseen = unseen
         self._orders = Orders()
         self._tasks: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
@@ -128,10 +133,17 @@ class Worker:
         self._overdue = False
         self._looked = self._surveyed = float("-inf")
         self._running: dict[str, Row] = {}
-        self._adopted = self._strayed = self._told_holders = float("-inf")
+        self._adopted = self._strayed = self._told = self._told_holders = float("-inf")
         self._straying: asyncio.Task[None] | None = None
         self._obeyed = False
-        self._troubled_since: float | None = None
+        self._unloaded = False
+        #: Since when something cannot be done for the store or the storage, by what it is.
+        self._troubled_since: dict[str, float] = {}
+        self._leaving = asyncio.Lock()
+        self._has_left = False
+        self._refused = 0
+        #: Keys of rows of which it was not seen what their starts have come to.
+        self._unseen_keys: list[str] = []
         self.started = 0
 
     async def work(self, orders: Orders, on_progress: Callable[[BatchSummary], None] | None = None) -> BatchSummary:
@@ -148,6 +160,11 @@ class Worker:
         try:
             await self._take_up_own()
             outcome = await self._until_done(on_progress)
+            if self._unloaded and outcome in {BatchOutcome.STOPPED, BatchOutcome.LEFT_TO_OTHERS}:
+                raise InvalidSettings(
+                    f"Campaign {self._campaign.name} was being loaded again, and that has not come to its end: load it"
+                    " again. What was in flight has been followed to its end, and is on record."
+                )
         finally:
             await self._end(writing, outcome)
         if self._fatal is not None:
@@ -158,32 +175,40 @@ class Worker:
     def _named(self, outcome: BatchOutcome) -> BatchOutcome:
         if outcome is not BatchOutcome.FINISHED or self._feed is None:
             return outcome
-        did = self.started or self._keeper.kept or self._feed.unread
+        did = self.started or self._refused or self._keeper.kept or self._feed.unread
         return BatchOutcome.FINISHED if did else BatchOutcome.NOTHING_TO_START
 
     def _takes(self, state: RowState) -> bool:
         return self._orders.keep if state is RowState.ENDED else self._orders.follow
 
     async def _until_done(self, on_progress: Callable[[BatchSummary], None] | None) -> BatchOutcome:
-        told = float("-inf")
         while True:
             self._awake.clear()
             if self._orders.stop() or self._fatal is not None:
                 return BatchOutcome.INTERRUPTED
-            await self._adopt()
-            blocked = await self._fill()
-            if blocked is BatchOutcome.AT_CAP and self._orders.follow:
-                await self._make_room()
-            if on_progress is not None and time.monotonic() - told >= _LOOK:
-                told = time.monotonic()
-                on_progress(evolve(await self._call(self._survey), started_here=self.started))
-            if blocked is not None:
-                outcome = await self._outcome(blocked)
-                if outcome is not None:
-                    return outcome
+            pause = 0.05
+            try:
+                await self._adopt()
+                blocked = await self._fill()
+                if blocked is not None:
+                    pause = 0.25
+                    if blocked is BatchOutcome.AT_CAP and self._orders.follow:
+                        await self._make_room()
+                await self._tell(on_progress)
+                outcome = None if blocked is None else await self._outcome(blocked)
+            except DatabaseAway as error:
+                self._trouble("looked at", error)
+                outcome, pause = None, _LOOK
+            if outcome is not None:
+                return outcome
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.25 if blocked is not None else 0.05):
+                async with asyncio.timeout(pause):
                     await self._awake.wait()
+
+    async def _tell(self, on_progress: Callable[[BatchSummary], None] | None) -> None:
+        if on_progress is not None and time.monotonic() - self._told >= _LOOK:
+            self._told = time.monotonic()
+            on_progress(evolve(await self._call(self._survey), started_here=self.started))
 
     async def _fill(self) -> BatchOutcome | None:
         """
@@ -192,20 +217,21 @@ class Worker:
         if time.monotonic() - self._looked >= _CAMPAIGN:
             self._looked = time.monotonic()
             self._campaign = await self._call(self._look)
+            for what in ("looked at", "started", "followed"):
+                self._troubled_since.pop(what, None)
             await self._obey()
         if self._feed is None:
             return BatchOutcome.IN_FLIGHT
+        self._unloaded = False
         if self._campaign.stop:
+            self._feed.hold()
             return BatchOutcome.CANCELLED
         if not self._campaign.is_loaded:
+            self._feed.hold()
             seen_at = self._campaign.loader_seen_at or 0.0
-            if self._campaign.loader is None or time.time() - seen_at > self._rows.lease:
-                raise InvalidSettings(
-                    f"Campaign {self._campaign.name} was being loaded again, and that has not come to its end: load it"
-                    " again. What is in flight goes on, and is on record."
-                )
-            return BatchOutcome.LEFT_TO_OTHERS
-        due = await self._feed.take()
+            self._unloaded = self._campaign.loader is None or time.time() - seen_at > self._rows.lease
+            return BatchOutcome.STOPPED if self._unloaded else BatchOutcome.LEFT_TO_OTHERS
+        due = await self._feed.take(self._campaign.load)
         if isinstance(due, BatchOutcome):
             return due
         for one in due:
@@ -244,9 +270,9 @@ class Worker:
         """
         if blocked in {BatchOutcome.AT_CAP, BatchOutcome.BREAKER_OPEN}:
             return blocked
-        mine = await self._call(self._rows.in_flight, 1, owner=self._name)
-        others = await self._call(self._rows.others, time.time())
-        return BatchOutcome.LEFT_TO_OTHERS if others and not mine else BatchOutcome.IN_FLIGHT
+        if await self._call(self._rows.in_flight, 1, owner=self._name):
+            return BatchOutcome.IN_FLIGHT
+        return BatchOutcome.LEFT_TO_OTHERS if await self._leave_to_others() else BatchOutcome.IN_FLIGHT
 
     async def _left(self, blocked: BatchOutcome) -> BatchOutcome | None:
         """
@@ -254,7 +280,12 @@ class Worker:
         """
         if self._orders.wait_for_others or blocked in {BatchOutcome.AT_CAP, BatchOutcome.BREAKER_OPEN}:
             return None
-        return BatchOutcome.LEFT_TO_OTHERS if await self._call(self._rows.others, time.time()) else None
+        return BatchOutcome.LEFT_TO_OTHERS if await self._leave_to_others() else None
+
+    async def _leave_to_others(self) -> bool:
+        async with self._leaving:  # who has left must not say again that it lives
+            self._has_left = await self._call(self._rows.leave_to_others, time.time())
+        return self._has_left
 
     async def _at_low_water(self) -> BatchOutcome | None:
         survey = await self._call(self._survey)
@@ -319,8 +350,8 @@ class Worker:
         self._adopted = time.monotonic()
         states = [state for state in FOLLOWED if self._takes(state)]
         now = time.time()
-        overdue = None if self._orders.follow else now - EXPIRY_GRACE
-        for row in await self._call(self._rows.adopt, now, _ADOPTED, states, overdue):
+        grace = None if self._orders.follow else EXPIRY_GRACE
+        for row in await self._call(self._rows.adopt, now, _ADOPTED, states, grace=grace):
             if row.key not in self._running:
                 self._spawn(self._take_up(row))
 
@@ -348,6 +379,9 @@ class Worker:
         came: Started | Refused | PutBack | None = None
         try:
             came = await self._starter.start(due.row, due.request)
+        except DatabaseAway as error:
+            self._trouble("started", error)
+            came = PutBack(time.time() + _AGAIN)
         finally:
             self._note(due.row, came)
             self._awake.set()
@@ -362,8 +396,13 @@ class Worker:
         if isinstance(came, Started):
             self.started += not came.execution.reattached
             self._recorder.add(_as_started(row, came), unreserved=1)
+        elif isinstance(came, Refused):
+            self._refused += 1
+            self._recorder.add(came.update, unreserved=1)
         else:
-            self._recorder.add(came.update if isinstance(came, Refused) else None, unreserved=1)
+            self._recorder.add(None, unreserved=1)
+            if came is None:
+                self._unseen_keys.append(row.key)
 
     async def _go_on(self, row: Row, came: Started) -> None:
         execution = came.execution
@@ -414,7 +453,7 @@ class Worker:
     async def _follow(self, row: Row) -> None:
         self._running[row.key] = row
         try:
-            ending = await self._follower.ending(self._follower.handle(row), row.started_at or time.time())
+            ending = await self._ending(row)
         except WaitTimeout:
             self._overdue = True  # what a deadline asks for is a worker's to do
             return
@@ -426,6 +465,14 @@ class Worker:
         finally:
             self._running.pop(row.key, None)
         await self._finish(row, ending)
+
+    async def _ending(self, row: Row) -> Ending:
+        while True:
+            try:
+                return await self._follower.ending(self._follower.handle(row), row.started_at or time.time())
+            except DatabaseAway as error:
+                self._trouble("followed", error)
+                await asyncio.sleep(_AGAIN)
 
     async def _finish(self, row: Row, ending: Ending) -> None:
         self._recorder.add(as_ended(row, ending))
@@ -443,13 +490,13 @@ class Worker:
                 if self._keeper.is_due:
                     await self._keep()
             except (LedgerError, StorageFailed) as error:
-                self._trouble(error)
+                self._trouble("put on record", error)
             except Exception as error:
                 self._fatal = self._fatal or error
                 self._awake.set()
                 return
             else:
-                self._troubled_since = None
+                self._troubled_since.pop("put on record", None)
 
     async def _live(self) -> None:
         """
@@ -462,12 +509,12 @@ class Worker:
                 log.debug("This worker could not say that it lives: %s", error)
             await asyncio.sleep(_BEAT)
 
-    def _trouble(self, error: TransactionlinkError) -> None:
+    def _trouble(self, what: str, error: TransactionlinkError) -> None:
         now = time.monotonic()
-        first = self._troubled_since is None
-        self._troubled_since = now if self._troubled_since is None else self._troubled_since
-        log.log(logging.WARNING if first else logging.DEBUG, "Nothing can be put on record now: %s", error)
-        if now - self._troubled_since > _PATIENCE:
+        level = logging.DEBUG if what in self._troubled_since else logging.WARNING
+        since = self._troubled_since.setdefault(what, now)
+        log.log(level, "Nothing can be %s now: %s", what, error)
+        if now - since > _PATIENCE:
             self._fatal = self._fatal or error
             self._awake.set()
 
@@ -476,12 +523,13 @@ class Worker:
         self._awake.set()
 
     async def _beat(self) -> None:
-        spent, self._wire.spent = self._wire.spent, type(self._wire.spent)()
-        try:
-            await self._call(self._rows.beat, time.time(), spent)
-        except BaseException:
-            self._wire.spent += spent
-            raise
+        async with self._leaving:
+            spent, self._wire.spent = self._wire.spent, type(self._wire.spent)()
+            try:
+                await self._call(self._rows.beat, None if self._has_left else time.time(), spent)
+            except BaseException:
+                self._wire.spent += spent
+                raise
 
     async def _end(self, writing: Sequence[asyncio.Task[None]], outcome: BatchOutcome) -> None:
         """
@@ -496,6 +544,10 @@ class Worker:
         )
         try:
             await self._recorder.flush()
+            if self._unseen_keys:
+                for update in await self._call(self._unseen, self._unseen_keys):
+                    self._recorder.add(update)
+                await self._recorder.flush()
             await self._keep()
             await self._beat()
             await self._call(self._rows.leave, time.time(), returns=returns)

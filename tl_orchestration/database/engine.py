@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tl_orchestration.database import schema
 from tl_orchestration.database.addresses import POSTGRESQL, SQLITE, database_url, secrets_of, shown
@@ -33,6 +34,13 @@ _POSTGRESQL_OPTIONS: dict[str, Any] = {
     "prepare_threshold": None,
 }
 _LONGEST_REASON = 200
+_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+
+
+class DatabaseAway(LedgerError):
+    """
+    The database could not be reached or did not answer, as opposed to what it refused. It may be back later.
+    """
 
 
 class Database:
@@ -166,7 +174,8 @@ class Database:
             yield
         except SQLAlchemyError as error:
             # None of the cause: its text may have values in it, and a traceback of it the URL.
-            raise LedgerError(f"The database {self.address} {self._reason(error)}") from None
+            kind = DatabaseAway if isinstance(error, _AWAY) else LedgerError
+            raise kind(f"The database {self.address} {self._reason(error)}") from None
 
     def _reason(self, error: SQLAlchemyError) -> str:
         cause: BaseException | None = getattr(error, "orig", None)
