@@ -58,6 +58,9 @@ class TransactionlinkBatchTrigger(WaitingTrigger):
     def _may_cancel(self) -> bool:
         return self.cancel_on_kill
 
+    def _goes_on(self) -> bool:
+        return True
+
     async def _end(self) -> None:
         from tl_orchestration.errors import TransactionlinkError
 

@@ -60,7 +60,7 @@ def ended_already(context: Any, *, durable: bool = True) -> bool:
         return False
 
 
-async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> bool:
+async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool, goes_on: bool = False) -> bool:
     """
     In a triggerer: whether somebody ended the task that was deferred, as opposed to a trigger that moves elsewhere. No
     clear answer counts as no decision.
@@ -68,8 +68,10 @@ async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> 
     Args:
         durable: A task that was cleared finds by itself what its earlier life has started. Where it cannot, a clear
             ends the execution here; only while its next try is not deferred in turn, for that looks like a move.
+        goes_on: A task that was cleared goes on with what its earlier life has started: a clear ends nothing, whatever
+            the version calls a decision.
     """
-    if versions.ON_KILL_IS_A_DECISION:
+    if versions.ON_KILL_IS_A_DECISION and not goes_on:
         return True
     if ti is None:
         return False
@@ -82,13 +84,16 @@ async def deferred_task_was_ended(ti: TaskIdentity | None, *, durable: bool) -> 
     return state in DECIDED or (not durable and state != _WAITS_ON)
 
 
-async def make_ready(ti: TaskIdentity | None) -> None:
+async def make_ready(ti: TaskIdentity | None, *, goes_on: bool = False) -> None:
     """
-    Ask once, when the first trigger of a process starts. The first question of its life costs a triggerer some seconds
-    in which it does nothing else: better now than between a person's decision and the cancel.
+    Ask once, when the first trigger of a process starts that will have to. The first question of its life costs a
+    triggerer some seconds in which it does nothing else: better now than between a person's decision and the cancel.
+
+    Args:
+        goes_on: As in :func:`deferred_task_was_ended`.
     """
     global _ready
-    if _ready or ti is None or versions.ON_KILL_IS_A_DECISION:
+    if _ready or ti is None or (versions.ON_KILL_IS_A_DECISION and not goes_on):
         return
     _ready = True
     try:

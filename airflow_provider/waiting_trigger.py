@@ -68,6 +68,7 @@ class WaitingTrigger(BaseTrigger):
         """
         Called when Airflow no longer wants this trigger, which is not always somebody's decision: up to 3.3 also when
         another triggerer has taken it over. So the state of the task decides; without an answer, nothing is cancelled.
+        From 3.4 on it is asked only where a clear, which is a decision too, must end nothing.
 
         Airflow cancels this again and again meanwhile, about once a second.
         """
@@ -75,7 +76,8 @@ class WaitingTrigger(BaseTrigger):
         from tl_orchestration.finishing import CancelledLate, finished
 
         async def end() -> None:
-            if await decisions.deferred_task_was_ended(self.task_instance, durable=self._durable()):
+            ti, durable, goes_on = self.task_instance, self._durable(), self._goes_on()
+            if await decisions.deferred_task_was_ended(ti, durable=durable, goes_on=goes_on):
                 await self._end()
 
         if self._may_cancel():
@@ -87,6 +89,12 @@ class WaitingTrigger(BaseTrigger):
         Whether a cleared task finds by itself what it has started.
         """
         return True
+
+    def _goes_on(self) -> bool:
+        """
+        Whether a cleared task goes on with what it has started, so that only another decision ends that.
+        """
+        return False
 
     @abstractmethod
     def _may_cancel(self) -> bool:
@@ -124,7 +132,7 @@ class WaitingTrigger(BaseTrigger):
         from tl_orchestration.errors import AuthenticationError, InvalidSettings, PermissionDenied, WaitTimeout
 
         if self._may_cancel():
-            await decisions.make_ready(self.task_instance)
+            await decisions.make_ready(self.task_instance, goes_on=self._goes_on())
         now = asyncio.get_running_loop().time
         gives_up: float | None = None
 

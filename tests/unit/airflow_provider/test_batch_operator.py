@@ -467,7 +467,7 @@ def test_a_trigger_that_crashed_is_made_up_for(world: World, monkeypatch: pytest
 
 
 def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
-    """Its trigger cancels what the task has in flight; one that was only moved cancels nothing."""
+    """Its trigger cancels what the task has in flight; one that was only moved or cleared cancels nothing."""
     with pytest.raises(TaskDeferred) as deferred:
         endless.task(12).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     _, arguments = deferred.value.trigger.serialize()
@@ -486,8 +486,8 @@ def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
                 killing.cancel()
             await asyncio.wait([killing])
 
-    endless.state = "deferred"
-    if not versions.ON_KILL_IS_A_DECISION:
+    for state in ("deferred", None, "scheduled"):
+        endless.state = state
         asyncio.run(stopped())
         assert endless.remote.cancels() == []
     endless.state = "failed"

@@ -122,6 +122,22 @@ def test_from_3_4_on_airflow_need_not_be_asked(monkeypatch: pytest.MonkeyPatch, 
     assert "asked" not in answer
 
 
+@pytest.mark.parametrize("is_a_decision", [True, False])
+@pytest.mark.parametrize(("states", "expected"), [(states, durable) for states, durable, _ in STATES])
+def test_where_a_cleared_task_goes_on_every_version_is_asked(
+    monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], states: Any, *, expected: bool, is_a_decision: bool
+) -> None:
+    """A clear, for which 3.4 tells a trigger to stop, too, ends nothing there."""
+    monkeypatch.setattr(versions, "ON_KILL_IS_A_DECISION", is_a_decision)
+    monkeypatch.setattr(decisions, "_ready", False)
+    asyncio.run(decisions.make_ready(Task(), goes_on=True))
+    assert answer.pop("asked") == Task().asked
+    answer["states"] = states
+
+    assert asyncio.run(decisions.deferred_task_was_ended(Task(), durable=True, goes_on=True)) is expected
+    assert answer["asked"] == Task().asked
+
+
 @pytest.mark.usefixtures("_until_3_3")
 def test_3_1_is_asked_in_the_loop_and_to_the_end(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
     """There a question from another thread, or one whose answer nobody reads, would end the triggerer."""
