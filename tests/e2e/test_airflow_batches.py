@@ -185,6 +185,32 @@ def test_a_person_ends_a_shard_that_works(airflow: AirflowRig, oracle: Oracle, t
     assert {len(ids) for ids in book.starts().values()} == {1}
 
 
+def test_a_deferred_shard_is_cleared(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """The campaign goes on: nothing is cancelled, and nothing started again."""
+    check_a_clear_goes_on(Book(airflow, oracle, tmp_path, "book_in_one_shard", "book-cleared", 8, duration=None))
+
+
+def check_a_clear_goes_on(book: Book) -> None:
+    """
+    Clear the only shard of a book whose executions never end by themselves, while it is deferred.
+    """
+    airflow, oracle, names = book.airflow, book.oracle, (book.dag_id, book.run_id, "screen")
+    airflow.wait_for_task(*names, {"deferred"}, map_index=0, timeout=120)
+    until(lambda: oracle.polls(book.definition), 60)  # the trigger has taken them up
+
+    airflow.clear(book.dag_id, book.run_id, ["screen"])
+
+    until(lambda: "2 deferred" == "{0.try_number} {0.state}".format(airflow.task_instance(*names, 0)), 120)
+    time.sleep(3)  # a cancel would be there by now
+    assert oracle.cancelled(book.definition) == []
+    for execution_id in oracle.started(book.definition):
+        oracle.end(execution_id)
+    assert airflow.wait_for_run(book.dag_id, book.run_id, timeout=120) == "success", airflow.describe_run(*names[:2])
+    assert book.summaries(1)[0]["counts"] == {"SUCCEEDED": len(book.names)}
+    assert oracle.cancelled(book.definition) == []
+    assert {len(ids) for ids in book.starts().values()} == {1}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_thousand_rows_while_workers_are_killed(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:

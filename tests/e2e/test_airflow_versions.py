@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider import connection_form
+from tests.e2e.test_airflow_batches import Book, check_a_clear_goes_on
 from tests.e2e.test_airflow_steps import log_of, run, until
 from tests.rig import PROJECT, connection
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dev.airflow_rig import AirflowRig
     from tests.postgres import Postgres
     from tests.rig import Oracle
@@ -34,13 +37,16 @@ def small(oracle: Oracle, postgres: Postgres, tmp_path_factory: pytest.TempPathF
     """An Airflow of this environment's version, with a ledger for what it cannot keep itself."""
     from dev.airflow_rig import AirflowRig
 
-    ledger = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
+    folder = tmp_path_factory.mktemp("ledger")
+    ledger = f"sqlite:///{folder}/ledger.db"
     connections = {
         "transactionlink_default": connection(oracle, extra={"ledger_url": ledger}),
+        "batches": connection(oracle, extra={"ledger_url": f"sqlite:///{folder}/batches.db"}),
         "no_ledger": connection(oracle),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
-    shutil.copy(PROJECT / "tests/e2e/airflow_dags/steps.py", dags)
+    for name in ("steps.py", "batches.py"):
+        shutil.copy(PROJECT / "tests/e2e/airflow_dags" / name, dags)
     env = {"PYTHONPATH": str(PROJECT)}
     with AirflowRig(home, dags, connections=connections, env=env, database_url=postgres.airflow_url()) as rig:
         yield rig
@@ -91,6 +97,11 @@ def test_marked_failed_cancels(small: AirflowRig, oracle: Oracle, dag_id: str) -
 
     assert until(lambda: oracle.cancelled(definition)) == oracle.started(definition)
     assert small.task_instance(dag_id, run_id, "check").state == "failed"
+
+
+def test_cleared_batch_goes_on(small: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:
+    """A clear of a deferred batch cancels nothing, whatever this version takes for a decision."""
+    check_a_clear_goes_on(Book(small, oracle, tmp_path, "book_in_one_shard", "version-batch", 8, duration=None))
 
 
 def test_bad_input_is_one_sentence(small: AirflowRig, oracle: Oracle) -> None:

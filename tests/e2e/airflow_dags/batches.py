@@ -41,6 +41,11 @@ def book_that_is_soon_through() -> None:
 
 
 @dag(schedule=None)
+def book_in_one_shard() -> None:
+    shards(1, in_flight=60, requests_per_second=40, retries=3)
+
+
+@dag(schedule=None)
 def book_in_a_worker() -> None:
     shards(1, deferrable=False, retries=3)
 
@@ -52,5 +57,6 @@ def book_in_four_shards() -> None:
 
 book_in_two_shards()
 book_that_is_soon_through()
+book_in_one_shard()
 book_in_a_worker()
 book_in_four_shards()
