@@ -5,6 +5,7 @@ From the arguments of a batch task to what the core takes. Whatever can be wrong
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,19 @@ if TYPE_CHECKING:
     from tl_orchestration import AsyncClient
     from tl_orchestration.batch.sources import Source
 
+#: Of a run's digest in the name of a worker.
+_DIGITS = 8
+
 
 def worker(task: TransactionlinkBatchOperator, context: Context) -> str:
     """
-    The task's name in its campaign, the same over retries: so that a retry has its rows back at once.
+    The task's name in its campaign, the same over retries and clears: so that these have its rows back at once. Another
+    run of the DAG is another worker, also where both share a campaign.
     """
     ti = context["ti"]
     number = task.shard if task.shard is not None else ti.map_index if identity.is_mapped(ti) else None
-    return f"{ti.dag_id}/{ti.task_id}" + ("" if number is None else f"[{number}]")
+    run = hashlib.sha256(ti.run_id.encode()).hexdigest()[:_DIGITS]
+    return f"{ti.dag_id}/{ti.task_id}" + ("" if number is None else f"[{number}]") + f"@{run}"
 
 
 @contextlib.contextmanager

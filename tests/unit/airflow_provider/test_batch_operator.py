@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from tests.remote import Remote
 
+#: How the run that a TaskInstance is of by default stands in the names of workers.
+RUN_1 = "4e65d3fb"
 COLUMNS = {"key": "id", "parameters": {"firstName": "first"}}
 
 
@@ -160,7 +162,7 @@ def test_a_campaign_starts_up_to_the_limit_defers_and_is_finished(world: World) 
     assert {tuple(arguments) for arguments in world.triggers} == {
         ("transactionlink_conn_id", "campaign", "worker", "cancel_on_kill")
     }
-    assert {arguments["worker"] for arguments in world.triggers} == {"weekly/screen"}
+    assert {arguments["worker"] for arguments in world.triggers} == {f"weekly/screen@{RUN_1}"}
     assert len(world.triggers) < 8
     again = world.run(world.task())
     assert (again["outcome"], again["started_here"]) == ("NOTHING_TO_START", 0)
@@ -206,7 +208,30 @@ def test_shards_are_workers_of_one_campaign(world: World) -> None:
     assert {one["outcome"] for one in ran} <= {"FINISHED", "LEFT_TO_OTHERS", "NOTHING_TO_START"}
     assert "FINISHED" in {one["outcome"] for one in ran}
     assert world.started() == sorted(one["first"] for one in records(20))
-    assert {arguments["worker"] for arguments in world.triggers} <= {"weekly/screen[0]", "weekly/screen[b]"}
+    assert {arguments["worker"] for arguments in world.triggers} <= {
+        f"weekly/screen[0]@{RUN_1}",
+        f"weekly/screen[b]@{RUN_1}",
+    }
+
+
+def test_runs_that_share_a_campaign_are_workers_of_their_own(endless: World) -> None:
+    """What a person ends of one run takes nothing from the other; a retry and a clear keep their name."""
+    deferred = []
+    for run_id in ("run-1", "run-2"):
+        ti = TaskInstance()
+        ti.run_id = run_id
+        with pytest.raises(TaskDeferred) as caught:
+            endless.task(10, in_flight=4 if run_id == "run-1" else 7).execute({"ti": ti})  # type: ignore[typeddict-item]
+        deferred.append((caught.value.trigger, {start["execution_id"] for start in endless.remote.starts()}))
+    (first, firsts), (second, both) = deferred
+    with pytest.raises(TaskDeferred) as again:
+        endless.task(10, in_flight=7).execute({"ti": TaskInstance(try_number=2)})  # type: ignore[typeddict-item]
+
+    asyncio.run(second._end())
+
+    assert (len(firsts), len(both)) == (4, 7)
+    assert {cancel["execution_id"] for cancel in endless.remote.cancels()} == both - firsts
+    assert again.value.trigger.worker == first.worker != second.worker
 
 
 @pytest.mark.parametrize(
