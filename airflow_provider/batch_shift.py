@@ -8,8 +8,7 @@ import asyncio
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextvars import copy_context
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider import decisions
@@ -19,6 +18,7 @@ from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRet
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration.batch import BatchOutcome
 from tl_orchestration.batch.judging import too_many_failed
+from tl_orchestration.beside import in_thread
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def worked(
     Load the campaign, and work on it.
 
     Airflow's time-out is an exception that it raises in the main thread, wherever that is; an event loop could lose
-    it. So the loop runs beside.
+    it. So the loop runs beside, in a thread that keeps nobody.
 
     Args:
         loads: Whether the source is read first.
@@ -82,20 +82,20 @@ def worked(
             on_progress=BatchProgress().tell,
         )
 
-    with ThreadPoolExecutor(1, thread_name_prefix="batch") as beside:
-        working = beside.submit(copy_context().run, turn)
-        try:
-            summary = working.result()
-        except AirflowTaskTimeout:
-            # A deadline that the author set: somebody's decision, nothing to ask.
-            halt.set()
-            wait([working], _ORDERLY)
-            time_is_up(batch, cancel=cancel)
+    working = in_thread(turn)
+    try:
+        summary = working.result()
+    except TransactionlinkError:
+        if not stop():
             raise
-        except TransactionlinkError:
-            if not stop():
-                raise
-            stopped(batch, context, cancel=cancel)
+        stopped(batch, context, cancel=cancel)
+    except BaseException as ended:
+        halt.set()
+        wait([working], _ORDERLY)  # no longer: whatever the turn reads may never answer
+        if isinstance(ended, AirflowTaskTimeout):
+            # A deadline that the author set: somebody's decision, nothing to ask.
+            time_is_up(batch, cancel=cancel)
+        raise
     log.info("%s", line(summary))
     if stop():
         stopped(batch, context, cancel=cancel)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import threading
 import time
@@ -22,6 +21,7 @@ from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import decisions
 from prefect_blocks.twins import Twin
+from tl_orchestration.beside import in_thread
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def last_words(flow_run_id: UUID | None, cancel: Callable[[], object]) -> None:
         except TransactionlinkError as error:
             log.error("The execution could not be cancelled: %s", error)
 
-    speaking = _in_thread(decide)
+    speaking = in_thread(decide)
     with contextlib.suppress(TimeoutError):
         speaking.result(LAST_WORDS)
 
@@ -103,7 +103,7 @@ def _spoken(words: Callable[[], None]) -> Twin[None]:
 
     async def there() -> None:
         with anyio.CancelScope(shield=True):
-            await asyncio.wrap_future(_in_thread(words))
+            await asyncio.wrap_future(in_thread(words))
 
     return Twin(words, there)
 
@@ -136,7 +136,7 @@ def uninterrupted(start: Twin[T], stopped: Callable[[T], None]) -> Twin[T]:
     def here() -> T:
         starting: Future[T] = Future()
         try:
-            _in_thread(start.here, starting)  # in here: the signal may come before this returns
+            in_thread(start.here, starting)  # in here: the signal may come before this returns
             return starting.result()
         except (TerminationSignal, asyncio.CancelledError):
             with contextlib.suppress(TimeoutError, TransactionlinkError):
@@ -179,7 +179,7 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
         loops.set_result((asyncio.get_running_loop(), task))
         return await task
 
-    running = _in_thread(lambda: asyncio.run(main()))
+    running = in_thread(lambda: asyncio.run(main()))
     try:
         return running.result()
     except BaseException:
@@ -187,22 +187,6 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
             loop, task = loops.result()
             loop.call_soon_threadsafe(task.cancel)
         raise
-
-
-def _in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]:
-    """
-    In a thread that does not keep the process, with the context of this one, so that its log lines reach the run's.
-    """
-    done = done or Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call())
-        except BaseException as error:  # it is raised where the result is asked for
-            done.set_exception(error)
-
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
-    return done
 
 
 __all__ = [

@@ -356,11 +356,13 @@ class Batch:
         Args:
             drain: Let what is in flight come to its end.
             only_mine: Cancel only what this worker owns, which works no more; the others go on with the campaign, and
-                see to the ends of what was cancelled.
+                see to the ends of what was cancelled. Where there is no campaign yet, that is nothing.
 
         Raises:
             InvalidSettings: There is no such campaign.
         """
+        if only_mine and await asyncio.to_thread(self._campaigns.find, self.campaign) is None:
+            return 0
         campaign = await asyncio.to_thread(self._campaigns.named, self.campaign)
         if not only_mine:
             await asyncio.to_thread(self._campaigns.stop, self.campaign, "DRAIN" if drain else "CANCEL")

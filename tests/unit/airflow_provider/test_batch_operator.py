@@ -24,7 +24,7 @@ from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.sdk.execution_time.timeout import timeout
 from sqlalchemy import create_engine
 
-from airflow_provider import decisions, versions, waiting_trigger
+from airflow_provider import batch_shift, decisions, versions, waiting_trigger
 from airflow_provider.batch_progress import BatchProgress
 from airflow_provider.batch_trigger import TransactionlinkBatchTrigger
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
@@ -449,6 +449,35 @@ def test_execution_timeout_of_a_running_task(endless: World) -> None:
         interrupted(endless, task, lambda: os.kill(os.getpid(), signal.SIGALRM))
 
     assert len(endless.remote.cancels()) == 3
+
+
+@pytest.mark.parametrize("interruption", [AirflowTaskTimeout, KeyboardInterrupt])
+def test_a_source_that_does_not_answer_keeps_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, interruption: type[BaseException]
+) -> None:
+    """Nor is there anything to cancel where there is no campaign yet, and nothing of that to warn of."""
+    monkeypatch.setattr(batch_shift, "_ORDERLY", 0.2)
+    stuck = world.folder / "stuck.csv"
+    os.mkfifo(stuck)
+    task = world.task(source=str(stuck), columns={"key": "id"}, execution_timeout=timedelta(seconds=60))
+
+    def ended(*_: object) -> None:
+        raise interruption
+
+    before = signal.signal(signal.SIGUSR1, ended)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(interruption):
+            world.run(task)
+        assert time.monotonic() - began < 10
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        with stuck.open("w") as book:  # the thread that reads it goes
+            book.write("id\n")
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "could be cancelled" not in caplog.text
 
 
 def test_execution_timeout_of_a_deferred_task(endless: World) -> None:
