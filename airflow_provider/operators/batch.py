@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider.hooks import TransactionlinkHook
-    from tl_orchestration.batch import BatchSummary, Columns
+    from tl_orchestration.batch import Batch, BatchSummary, Columns
 
 _DAY = 24 * 3600.0
 #: One campaign for each run of a task. A clear or a retry goes on with it; so do all shards of a mapped task.
@@ -49,10 +49,13 @@ class TransactionlinkBatchOperator(BaseOperator):
             it.
         sql_conn_id: Connection for ``sql``, of a type that has SQLAlchemy engines.
         sql_parameters: Values for the query's ``:names``. Airflow shows their names only.
-        campaign: Name of the campaign. Default: DAG, task and run id, so that each run starts every row.
+        campaign: Name of the campaign. Default: DAG, task and run id, so that each run starts every row. A task that is
+            mapped over books, and not over ``shard``, needs a campaign for each of them, with the map index or the
+            book's name in it: ``"screening~{{ run_id }}~{{ ti.map_index }}"``.
         results: Folder for results, manifest and reject files, as ``source``. The connection's ``result_uri_prefixes``
             hold for it. None: no results are fetched.
-        shard: Which worker of a mapped task this one is. Default: its map index. Shards need the same source.
+        shard: Which worker of a mapped task this one is. Shards need the same source. Default: its map index, where the
+            campaign has a name of your own.
         transactionlink_conn_id: Connection, with a ``ledger_url``.
         deferrable: Wait in the triggerer, without a worker slot, while as many executions as may be are in flight.
         quota: Name of the limits, which all batches that name it share.
@@ -71,7 +74,8 @@ class TransactionlinkBatchOperator(BaseOperator):
             started. With neither this nor the share, none may.
         max_failed_share: The same as a share of all rows, from 0 to 1. With both, the lower one holds.
         on_nothing_to_start: What a run does that finds its campaign finished, or its source empty: ``accept`` ends
-            well, with the outcome ``NOTHING_TO_START``; ``skip`` skips the task and, by Airflow's rules, what follows.
+            well, with the outcome ``NOTHING_TO_START``; ``skip`` skips the task and, by Airflow's rules, what follows,
+            unless a row was started since the DAG run began: by another shard, or by an earlier try.
         cancel_on_kill: Cancel the executions that this worker has in flight when a person stops the task or its
             ``execution_timeout`` passes. Those of other shards go on.
 
@@ -241,9 +245,9 @@ class TransactionlinkBatchOperator(BaseOperator):
                 if decisions.ended_already(context):
                     batch_shift.stopped(batch, context, cancel=self.cancel_on_kill)
                 self._defer(context, batch.worker, summary)
-            return self._hand_on(context, summary, resumed=resumed)
+            return self._hand_on(context, batch, summary, resumed=resumed)
 
-    def _hand_on(self, context: Context, summary: BatchSummary, *, resumed: bool) -> dict[str, Any]:
+    def _hand_on(self, context: Context, batch: Batch, summary: BatchSummary, *, resumed: bool) -> dict[str, Any]:
         from attrs import evolve
 
         from airflow_provider import batch_shift
@@ -260,7 +264,7 @@ class TransactionlinkBatchOperator(BaseOperator):
             )
         try:
             batch_shift.check_end(summary, self)
-            if nothing and self.on_nothing_to_start == "skip":
+            if nothing and self.on_nothing_to_start == "skip" and not batch.started_since(self._run_began(context)):
                 raise AirflowSkipException(f"Campaign {summary.campaign} has nothing to start.")
         except Exception:
             if self.do_xcom_push:
@@ -281,6 +285,14 @@ class TransactionlinkBatchOperator(BaseOperator):
         if self.execution_timeout is None or began is None:
             return float("inf")
         return float(began.timestamp() + self.execution_timeout.total_seconds())
+
+    def _run_began(self, context: Context) -> float:
+        """
+        Since when what is started is this DAG run's, epoch seconds.
+        """
+        run = context.get("dag_run")
+        began = getattr(run, "start_date", None) or context["ti"].start_date
+        return 0.0 if began is None else float(began.timestamp())
 
     def _told_to_stop(self) -> bool:
         return self._stop_requested

@@ -35,7 +35,7 @@ from tl_orchestration.batch.starting import Starter
 from tl_orchestration.batch.states import FAILURES, RowState
 from tl_orchestration.batch.strays import Strays
 from tl_orchestration.batch.summary import BatchOutcome, BatchSummary, LoadReport
-from tl_orchestration.batch.surveys import polls_p95, survey
+from tl_orchestration.batch.surveys import polls_p95, started_since, survey
 from tl_orchestration.batch.thrift import Experience
 from tl_orchestration.batch.throttle import Turns, throttled
 from tl_orchestration.batch.unseen import unseen
@@ -181,6 +181,18 @@ class Batch:
         """
         campaign = self._campaigns.named(self.campaign)
         return evolve(survey(self._database, campaign), polls_p95=polls_p95(self._database, campaign.id))
+
+    def started_since(self, at: float) -> bool:
+        """
+        Whether any worker has started a row of the campaign since then.
+
+        Args:
+            at: Epoch seconds.
+
+        Raises:
+            InvalidSettings: There is no such campaign.
+        """
+        return started_since(self._database, self._campaigns.named(self.campaign), at)
 
     async def work(
         self,

@@ -30,6 +30,8 @@ def checked_campaign(name: object) -> str:
 
 
 def _positive(instance: object, attribute: Any, value: float | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidSettings(f"{attribute.name} must be a number, not {type(value).__name__}.")
     if value is not None and not value > 0:
         raise InvalidSettings(f"{attribute.name} must be greater than zero, not {value!r}.")
 

@@ -80,4 +80,13 @@ def polls_p95(database: Database, campaign: int) -> int | None:
     return None
 
 
-__all__ = ["polls_p95", "survey"]
+def started_since(database: Database, campaign: Campaign, at: float) -> bool:
+    """
+    Whether a row was started since then, epoch seconds.
+    """
+    query = select(rows.c.key).where(rows.c.campaign == campaign.id, rows.c.started_at >= at).limit(1)
+    with database.reading() as connection:
+        return connection.execute(query).first() is not None
+
+
+__all__ = ["polls_p95", "started_since", "survey"]

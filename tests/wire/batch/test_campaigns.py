@@ -251,6 +251,22 @@ def test_what_an_interrupted_worker_has_left_can_be_cancelled_as_its_own(scene: 
     client = scene.client()
     assert awaited(client, Batch(client, "w47", worker="shard-0").cancel(only_mine=True)) == 3
     assert {cancel["execution_id"] for cancel in scene.remote.cancels()} == taken
+    assert awaited(client, Batch(client, "w48", worker="shard-0").cancel(only_mine=True)) == 0  # no such campaign yet
+    with pytest.raises(InvalidSettings, match="There is no campaign w48"):
+        awaited(client, Batch(client, "w48").cancel())
+
+
+def test_whether_anything_was_started_since(scene: Scene) -> None:
+    """By any worker; a row that is only loaded is not."""
+    began = time.time()
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(2))), worker="shard-0")
+    batch.load()
+    assert not batch.started_since(began)
+
+    batch.run()
+
+    assert batch.started_since(began)
+    assert not batch.started_since(time.time())
 
 
 def test_a_load_that_is_told_to_stop_begins_anew(scene: Scene) -> None:
