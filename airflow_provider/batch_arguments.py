@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from airflow_provider.arguments import seconds
 from airflow_provider.redaction import revealed
 from airflow_provider.results import storage
 from tl_orchestration.batch import Batch, Book, Columns, Limits, Policy, Query, source
+from tl_orchestration.batch.policy import checked_campaign
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.result_uri import ResultUri
 
@@ -60,11 +62,13 @@ def opened(task: TransactionlinkBatchOperator, hook: TransactionlinkHook, contex
         ledger.close()
 
 
-def check_limits(task: TransactionlinkBatchOperator) -> None:
+def _check_ends(task: TransactionlinkBatchOperator) -> None:
     """
     Raises:
-        InvalidRequest: What the task says of failed rows cannot be meant.
+        InvalidRequest: What the task says of failed rows, or of nothing to start, cannot be meant.
     """
+    if task.on_nothing_to_start not in {"accept", "skip"}:
+        raise _unusable(task, f"on_nothing_to_start is 'accept' or 'skip', not {task.on_nothing_to_start!r}")
     most: Any = task.max_failed
     share: Any = task.max_failed_share
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
@@ -76,15 +80,15 @@ def check_limits(task: TransactionlinkBatchOperator) -> None:
 def _batch(
     task: TransactionlinkBatchOperator, hook: TransactionlinkHook, context: Context, client: AsyncClient
 ) -> Batch:
-    check_limits(task)
-    columns = task.columns if isinstance(task.columns, Columns) else Columns.from_dict(task.columns)
+    _check_ends(task)
+    campaign, columns = _campaign(task, context), _columns(task)
     definition: Any = task.workflow_definition_id
     if not isinstance(definition, str) or not definition.strip():
         raise _unusable(task, "workflow_definition_id is rendered to something that is no text, or empty")
     try:
         limits = Limits(quota=task.quota, in_flight=task.in_flight, requests_per_second=task.requests_per_second)
         policy = Policy(
-            timeout=seconds(task.timeout),
+            timeout=_seconds(task.timeout),
             cancel_on_timeout=task.cancel_on_timeout,
             on_bad_rows=task.on_bad_rows,
             max_starts=task.max_starts,
@@ -94,11 +98,11 @@ def _batch(
             format=task.format,
             correlation_parameter=task.correlation_parameter,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, InvalidSettings) as error:
         raise _unusable(task, str(error.args[0] if error.args else error)) from None
     return Batch(
         client,
-        task.campaign,
+        campaign,
         Book(workflow_definition_id=definition, source=_source(task), columns=columns),
         output=_folder(task, hook),
         limits=limits,
@@ -107,12 +111,54 @@ def _batch(
     )
 
 
+def _campaign(task: TransactionlinkBatchOperator, context: Context) -> str:
+    """
+    The campaign's name, where its tasks may share it.
+    """
+    ti = context["ti"]
+    is_default = task.campaign == f"{ti.dag_id}~{ti.task_id}~{ti.run_id}"
+    if is_default and identity.is_mapped(ti) and task.shard is None:
+        raise _unusable(
+            task,
+            "it is mapped, and all of its elements would work on one campaign. Map it over shard if they are workers of"
+            " one book; give each book a campaign of its own if they are several, with the map index or the book's name"
+            " in it",
+        )
+    try:
+        return checked_campaign(task.campaign)
+    except InvalidSettings as error:
+        default = " The name is the default, of DAG, task and run id: pass campaign=" if is_default else ""
+        raise _unusable(task, f"campaign: {error}{default}") from None
+
+
+def _columns(task: TransactionlinkBatchOperator) -> Columns:
+    given: Any = task.columns
+    if isinstance(given, Columns):
+        return given
+    if not isinstance(given, Mapping):
+        raise _unusable(task, f"columns are Columns or a dict of its arguments, not {type(given).__name__}")
+    try:
+        return Columns.from_dict(given)
+    except InvalidSettings as error:
+        raise _unusable(task, f"columns: {error}") from None
+
+
+def _seconds(timeout: Any) -> float:
+    try:
+        return seconds(timeout)
+    except (TypeError, ValueError):
+        raise InvalidSettings("timeout must be a timedelta or seconds") from None
+
+
 def _source(task: TransactionlinkBatchOperator) -> Source:
     where = revealed(task.source)
     if (where is None) == (task.sql is None) or (task.sql is None) != (task.sql_conn_id is None):
         raise _unusable(task, "give either source, or sql and sql_conn_id")
     if where is None:
-        return Query(_engine(str(task.sql_conn_id)), str(task.sql), dict(revealed(task.sql_parameters) or {}))
+        values = revealed(task.sql_parameters) or {}
+        if not isinstance(values, Mapping):
+            raise _unusable(task, f"sql_parameters are a dict of the query's names, not {type(values).__name__}")
+        return Query(_engine(str(task.sql_conn_id)), str(task.sql), dict(values))
     if isinstance(where, str) and "://" in where:
         try:
             where = ObjectStoragePath(where)
@@ -152,4 +198,4 @@ def _folder(task: TransactionlinkBatchOperator, hook: TransactionlinkHook) -> Ob
 
 
 def _unusable(task: TransactionlinkBatchOperator, why: str) -> InvalidRequest:
-    return InvalidRequest(f"An argument of task {task.task_id!r} cannot be used: {why}.")
+    return InvalidRequest(f"An argument of task {task.task_id!r} cannot be used: {why.rstrip('.')}.")

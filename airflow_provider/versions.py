@@ -59,8 +59,8 @@ NEVER_EXPIRE: timedelta = getattr(airflow.sdk, "NEVER_EXPIRE", timedelta.max)
 #: Before 3.3 a trigger that Airflow no longer wants is only cancelled, and has to do itself what ``on_kill`` is for.
 HAS_TRIGGER_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
-#: From 3.4 a trigger's ``on_kill`` is called for a decision only, of which a clear is one; 3.3 calls it when the trigger
-#: merely moves, too.
+#: From 3.4 a trigger's ``on_kill`` is called for a decision only, and a clear is one; 3.3 calls it when the trigger is
+#: merely moved, too.
 ON_KILL_IS_A_DECISION = _RELEASE >= (3, 4)
 
 #: In 3.1 a question to the supervisor from another thread than the triggerer's event loop, or one that is cancelled

@@ -199,7 +199,11 @@ def check_a_clear_goes_on(book: Book) -> None:
 
     airflow.clear(book.dag_id, book.run_id, ["screen"])
 
-    until(lambda: "2 deferred" == "{0.try_number} {0.state}".format(airflow.task_instance(*names, 0)), 120)
+    def is_deferred_again() -> bool:
+        task = airflow.task_instance(*names, 0)
+        return (task.try_number, task.state) == (2, "deferred")
+
+    until(is_deferred_again, 120)
     time.sleep(3)  # a cancel would be there by now
     assert oracle.cancelled(book.definition) == []
     for execution_id in oracle.started(book.definition):

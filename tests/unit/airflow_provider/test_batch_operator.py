@@ -104,11 +104,16 @@ class World:
             chosen["source"] = str(self.book(count))
         return TransactionlinkBatchOperator(task_id="screen", **chosen | arguments)
 
-    def run(self, task: TransactionlinkBatchOperator, ti: TaskInstance | None = None) -> dict[str, Any]:
+    def run(
+        self, task: TransactionlinkBatchOperator, ti: TaskInstance | None = None, began: datetime | None = None
+    ) -> dict[str, Any]:
         """
         Execute, and as often as the task defers, run its trigger and resume.
+
+        Args:
+            began: When the DAG run did.
         """
-        context: Any = {"ti": ti or TaskInstance()}
+        context: Any = {"ti": ti or TaskInstance(), "dag_run": SimpleNamespace(start_date=began)}
         go: Callable[[], dict[str, Any]] = lambda: task.execute(context)  # noqa: E731 -- changes below
         while True:
             try:
@@ -282,12 +287,83 @@ def test_a_run_that_starts_nothing_can_be_skipped(world: World) -> None:
     assert ti.pushed["return_value"]["outcome"] == "NOTHING_TO_START"
 
 
+def test_a_run_that_has_started_something_is_not_skipped(world: World) -> None:
+    """A shard that comes late, or a retry, finds nothing to start, but its DAG run has; the next run has not."""
+    skips: dict[str, Any] = {"on_nothing_to_start": "skip"}
+    began = datetime.now(UTC)
+    world.run(world.task(3, shard=0, **skips), TaskInstance(0))
+
+    late = world.run(world.task(3, shard=1, **skips), TaskInstance(1), began)
+    retried = world.run(world.task(3, shard=0, **skips), TaskInstance(0, try_number=2), began)
+
+    assert (late["outcome"], retried["outcome"]) == ("NOTHING_TO_START", "NOTHING_TO_START")
+    with pytest.raises(AirflowSkipException):
+        world.run(world.task(3, **skips), TaskInstance(), datetime.now(UTC))
+    with pytest.raises(AirflowSkipException):  # the task's own start, where the run's is not known
+        world.run(world.task(3, **skips))
+
+
+DEFAULT_CAMPAIGN = inspect.signature(TransactionlinkBatchOperator).parameters["campaign"].default
+
+
+def rendered(task: TransactionlinkBatchOperator, ti: TaskInstance, dag: DAG) -> TransactionlinkBatchOperator:
+    """As Airflow does before it executes a task."""
+    context: Any = {"ti": ti, "dag": dag, "task": task, "run_id": ti.run_id}
+    task.render_template_fields(context)
+    return task
+
+
+def test_elements_of_a_mapped_task_do_not_share_a_campaign_by_default(world: World) -> None:
+    """Two books in one campaign: the second would not be screened. Shards and campaigns of their own are meant so."""
+    for arguments, fails in (
+        ({"campaign": DEFAULT_CAMPAIGN}, True),
+        ({"campaign": DEFAULT_CAMPAIGN, "shard": 0}, False),
+        ({"campaign": DEFAULT_CAMPAIGN + "~{{ ti.map_index }}"}, False),
+        ({"campaign": "w47"}, False),
+    ):
+        ti = TaskInstance(0)
+        with DAG("weekly") as dag:
+            task = rendered(world.task(1, **arguments), ti, dag)
+        if fails:
+            with pytest.raises(TransactionlinkFailure, match=r"it is mapped.*Map it over shard.*a campaign") as caught:
+                world.run(task, ti)
+            assert isinstance(caught.value.error, InvalidRequest)
+            assert world.remote.starts() == []
+        else:
+            assert world.run(task, ti)["outcome"] == "FINISHED"
+
+
+@pytest.mark.parametrize("dag_id", ["prüfung", "d" * 190])
+def test_a_default_campaign_that_is_no_name_says_where_it_comes_from(world: World, dag_id: str) -> None:
+    """The message names the argument that mends it."""
+    ti = TaskInstance()
+    ti.dag_id = dag_id
+    with DAG(dag_id) as dag:
+        task = rendered(world.task(campaign=DEFAULT_CAMPAIGN), ti, dag)
+
+    with pytest.raises(TransactionlinkFailure, match=r"the default, of DAG, task and run id: pass campaign=") as caught:
+        world.run(task, ti)
+
+    assert isinstance(caught.value.error, InvalidRequest)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "neither source nor sql": ({"source": None}, "give either source, or sql and sql_conn_id"),
     "sql without a connection": ({"sql": "SELECT 1"}, "give either source, or sql and sql_conn_id"),
     "no such file type": ({"source": "/book.xlsx"}, "must end in .jsonl"),
     "no such storage": ({"source": "s4://bucket/book.csv"}, "storage of the source of task 'screen' cannot be used"),
     "columns": ({"columns": {"kee": "id"}}, "not known: kee"),
+    "columns that are text": ({"columns": "abc"}, "columns are Columns or a dict of its arguments, not str"),
+    "values that are text": (
+        {"sql": "SELECT 1", "sql_conn_id": "customers", "sql_parameters": "abc"},
+        "sql_parameters are a dict of the query's names, not str",
+    ),
+    "word for nothing": ({"on_nothing_to_start": "sikp"}, "on_nothing_to_start is 'accept' or 'skip', not 'sikp'"),
+    "time": ({"timeout": "1h"}, "timeout must be a timedelta or seconds"),
+    "starts that are text": ({"max_starts": "5"}, "max_starts must be a number, not str"),
+    "starts that are no number": ({"canary": True}, "canary must be a number, not bool"),
+    "limit that is text": ({"in_flight": "{{ params.limit }}"}, "in_flight must be a number, not str"),
+    "rate that is text": ({"requests_per_second": "20"}, "requests_per_second must be a number, not str"),
     "quota": ({"in_flight": 0}, "in_flight must be greater than zero"),
     "policy": ({"on_bad_rows": "sometimes"}, "on_bad_rows"),
     "share": ({"max_failed_share": 7}, "max_failed_share is a share"),
@@ -367,12 +443,10 @@ def test_what_airflow_stores_of_rendered_arguments(world: World) -> None:
             sql="SELECT id FROM customers",
             sql_conn_id="customers",
             sql_parameters={"name": FIRST_NAME},
-            campaign=inspect.signature(TransactionlinkBatchOperator).parameters["campaign"].default,
+            campaign=DEFAULT_CAMPAIGN,
         )
-    ti = TaskInstance()
-    context: Any = {"ti": ti, "dag": dag, "task": task, "run_id": "run-1"}
 
-    task.render_template_fields(context)
+    rendered(task, TaskInstance(), dag)
 
     stored = _serialize_rendered_fields(task)
     assert stored["campaign"] == "weekly~screen~run-1"
