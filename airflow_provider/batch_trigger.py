@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from airflow_provider.events import BatchEvent
     from tl_orchestration.batch import Batch, BatchSummary
 
+#: For how long the store may fail, and the time between two looks meanwhile, seconds.
+_STORE_BUDGET = 120.0
+_STORE_PAUSE = 5.0
+
 
 class TransactionlinkBatchTrigger(WaitingTrigger):
     """
@@ -95,20 +99,33 @@ class TransactionlinkBatchTrigger(WaitingTrigger):
     async def _watch(self) -> None:
         await asyncio.to_thread(_imported)
         from airflow_provider.batch_progress import BatchProgress
+        from tl_orchestration.errors import LedgerError
 
         progress = BatchProgress()
+        now = asyncio.get_running_loop().time
 
         async def once(accepted: Callable[[], None]) -> None:
-            async with self._batch() as batch:
+            read_at = now()  # the store, for the last time
+
+            def tell(summary: BatchSummary) -> None:
+                nonlocal read_at
+                read_at = now()
+                progress.tell(summary)
+                in_flight.add(summary.in_flight)
+                if len(in_flight) > 1:  # the service has told of one that it has ended
+                    accepted()
+
+            while True:
                 in_flight: set[int] = set()
-
-                def tell(summary: BatchSummary) -> None:
-                    progress.tell(summary)
-                    in_flight.add(summary.in_flight)
-                    if len(in_flight) > 1:  # the service has told of one that it has ended
-                        accepted()
-
-                await batch.watch(on_progress=tell)
+                try:
+                    async with self._batch() as batch:
+                        await batch.watch(on_progress=tell)
+                    return
+                except LedgerError as error:
+                    if now() > read_at + _STORE_BUDGET:
+                        raise
+                    self.log.warning("Watching campaign %s goes on: %s", self.campaign, error)
+                    await asyncio.sleep(_STORE_PAUSE)
 
         await self._patiently(once, f"campaign {self.campaign}")
 

@@ -24,7 +24,7 @@ from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
 from airflow.sdk.execution_time.timeout import timeout
 from sqlalchemy import create_engine
 
-from airflow_provider import batch_shift, decisions, versions, waiting_trigger
+from airflow_provider import batch_shift, batch_trigger, decisions, versions, waiting_trigger
 from airflow_provider.batch_progress import BatchProgress
 from airflow_provider.batch_trigger import TransactionlinkBatchTrigger
 from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRetry
@@ -36,7 +36,8 @@ from tests.planted import FIRST_NAME, PERSONAL, found_in
 from tests.unit.airflow_provider.services import CONN_ID, connect
 from tests.wire.batch.campaigns import records, write
 from tl_orchestration.batch import BatchSummary, RowState
-from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.database.engine import Database
+from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -639,6 +640,30 @@ def test_a_rotated_token_does_not_end_the_watch(world: World, monkeypatch: pytes
         return await watching
 
     assert asyncio.run(rotated()).payload["error"] is None
+
+
+@pytest.mark.parametrize(("away", "error"), [(2.0, None), (60.0, "LedgerError")])
+def test_a_store_that_is_away_for_a_moment_does_not_end_the_watch(
+    world: World, monkeypatch: pytest.MonkeyPatch, away: float, error: str | None
+) -> None:
+    """The trigger goes on once it can be read again; after its budget it says what is wrong."""
+    monkeypatch.setattr(batch_trigger, "_STORE_PAUSE", 0.2)
+    if error:
+        monkeypatch.setattr(batch_trigger, "_STORE_BUDGET", 1.0)
+    world.remote.define("kyc-approve", duration=4)
+    with pytest.raises(TaskDeferred) as deferred:
+        world.task(2).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    fails_from = time.monotonic() + 1.0
+    for way in ("reading", "writing"):
+
+        def used(database: Database, real: Any = getattr(Database, way)) -> Any:
+            if fails_from <= time.monotonic() < fails_from + away:
+                raise LedgerError("The database cannot be used.")
+            return real(database)
+
+        monkeypatch.setattr(Database, way, used)
+
+    assert world.watched(deferred.value.trigger)["error"] == error
 
 
 @pytest.mark.parametrize(
