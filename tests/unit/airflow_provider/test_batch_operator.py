@@ -654,14 +654,17 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_the_watch(
     with pytest.raises(TaskDeferred) as deferred:
         world.task(2).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     fails_from = time.monotonic() + 1.0
-    for way in ("reading", "writing"):
 
-        def used(database: Database, real: Any = getattr(Database, way)) -> Any:
+    def failing(real: Callable[[Database], Any]) -> Callable[[Database], Any]:
+        def used(database: Database) -> Any:
             if fails_from <= time.monotonic() < fails_from + away:
                 raise LedgerError("The database cannot be used.")
             return real(database)
 
-        monkeypatch.setattr(Database, way, used)
+        return used
+
+    monkeypatch.setattr(Database, "reading", failing(Database.reading))
+    monkeypatch.setattr(Database, "writing", failing(Database.writing))
 
     assert world.watched(deferred.value.trigger)["error"] == error
 
