@@ -62,16 +62,20 @@ def told_to_stop(flow_run_id: UUID | None) -> Iterator[Callable[[], bool]]:
 
 
 def _has_ended(flow_run_id: UUID) -> bool:
+    """
+    Whether the flow run, or one that it is a subflow of, is being cancelled or has ended in whatever way: a subflow
+    whose parent's process was killed stays Running for ever.
+    """
     from prefect import get_client
 
     from prefect_blocks.versions import PREFECT_FAILURES
 
     try:
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run_id).state
+            states = [flow_run.state for flow_run in identity.lineage(client, flow_run_id)]
     except PREFECT_FAILURES:
         return False
-    return state is not None and (state.is_cancelling() or state.is_final())
+    return any(state is not None and (state.is_cancelling() or state.is_final()) for state in states)
 
 
 __all__ = ["stopping", "told_to_stop"]

@@ -14,7 +14,7 @@ from uuid import UUID
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from prefect.client.orchestration import SyncPrefectClient
@@ -113,16 +113,20 @@ def scope_of(flow_run_id: UUID) -> Scope:
 
 
 def _scope_of(client: SyncPrefectClient, running: UUID) -> Scope:
-    subflows: list[UUID] = []
-    while True:
-        flow_run = client.read_flow_run(running)
-        parent = None
-        if flow_run.parent_task_run_id is not None and not _is_outermost(flow_run):
-            parent = client.read_task_run(flow_run.parent_task_run_id).flow_run_id
-        if parent is None:
-            return Scope(running, tuple(subflows))
-        subflows.append(running)
-        running = parent
+    *subflows, outermost = [flow_run.id for flow_run in lineage(client, running)]
+    return Scope(outermost, tuple(subflows))
+
+
+def lineage(client: SyncPrefectClient, running: UUID) -> Iterator[FlowRun]:
+    """
+    A flow run and those that it is a subflow of, up to the outermost one.
+    """
+    outer: UUID | None = running
+    while outer is not None:
+        flow_run = client.read_flow_run(outer)
+        yield flow_run
+        parent = None if _is_outermost(flow_run) else flow_run.parent_task_run_id
+        outer = None if parent is None else client.read_task_run(parent).flow_run_id
 
 
 def _is_outermost(flow_run: FlowRun) -> bool:
@@ -293,4 +297,14 @@ def _ordinals_of(context: FlowRunContext) -> _Ordinals:
         return known[1]
 
 
-__all__ = ["Scope", "check_order", "default_step_key", "flow_run_id", "in_sequence", "scope", "scope_of", "task_run_id"]
+__all__ = [
+    "Scope",
+    "check_order",
+    "default_step_key",
+    "flow_run_id",
+    "in_sequence",
+    "lineage",
+    "scope",
+    "scope_of",
+    "task_run_id",
+]

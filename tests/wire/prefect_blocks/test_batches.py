@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, text
 
 from prefect_blocks import BatchColumns, batch_stopping, run_batch_flow
 from prefect_blocks.batch_orders import BatchOrder
-from prefect_blocks.batches import TooManyFailed, run_shard
+from prefect_blocks.batches import TooManyFailed, load_batch, run_shard
 from prefect_blocks.waiting import in_loop
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import credentials_for
@@ -76,6 +76,11 @@ class Book:
 
     def started(self) -> Counter[str]:
         return Counter(str(start["parameters"]["firstName"]) for start in self.remote.starts())
+
+
+@flow
+def weekly() -> None:
+    """A flow around batches."""
 
 
 @pytest.fixture
@@ -239,18 +244,23 @@ def test_flow_runs_may_share_a_campaign(book: Book) -> None:
     assert len(book.lines()) == len({line["key"] for line in book.lines()}) == 30
 
 
-def test_shard_of_another_process_is_told_to_stop(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks the server, and goes on for as long as nobody cancels the flow run or that is not clear."""
+@pytest.mark.parametrize("ends", ["the flow run", "its parent"])
+@pytest.mark.parametrize("state", [StateType.CANCELLING, StateType.CRASHED])
+def test_shard_of_another_process_is_told_to_stop(monkeypatch: pytest.MonkeyPatch, ends: str, state: StateType) -> None:
+    """It asks the server, and goes on for as long as the flow run and those around it do, or that is not clear."""
     monkeypatch.setattr(batch_stopping, "_ASK", 0.05)
     with get_client(sync_client=True) as client:
-        flow_run = client.create_flow_run(run_batch_flow, state=Running())
-        with batch_stopping.told_to_stop(flow_run.id) as stop, batch_stopping.told_to_stop(uuid4()) as unclear:
+        outer = client.create_flow_run(weekly, state=Running())
+        around = client.create_task_run(load_batch, outer.id, "weekly-0", state=Running())
+        inner = client.create_flow_run(run_batch_flow, parent_task_run_id=around.id, state=Running())
+        with batch_stopping.told_to_stop(inner.id) as stop, batch_stopping.told_to_stop(uuid4()) as unclear:
             time.sleep(0.5)
             assert not stop()
-            client.set_flow_run_state(flow_run.id, State(type=StateType.CANCELLING, name="Cancelling"), force=True)
-            ends = time.monotonic() + 20
+            ended = inner if ends == "the flow run" else outer
+            client.set_flow_run_state(ended.id, State(type=state), force=True)
+            until = time.monotonic() + 20
             while not stop():
-                assert time.monotonic() < ends
+                assert time.monotonic() < until
                 time.sleep(0.05)
             assert not unclear()
 
