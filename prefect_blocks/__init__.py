@@ -17,7 +17,7 @@ from prefect_blocks.workflow import TransactionlinkWorkflow
 if TYPE_CHECKING:
     from prefect_blocks.automations import create_automations
     from prefect_blocks.batch_orders import BatchColumn, BatchColumns
-    from prefect_blocks.batches import run_batch_flow
+    from prefect_blocks.batches import cancel_batch_executions, run_batch_flow
     from prefect_blocks.cancelling import cancel_remote_executions
     from prefect_blocks.flows import run_workflow_flow
     from prefect_blocks.joint import await_for_all, wait_for_all
@@ -40,6 +40,7 @@ _ELSEWHERE = {
     "BatchColumns": "batch_orders",
     "aload_result": "results",
     "await_for_all": "joint",
+    "cancel_batch_executions": "batches",
     "cancel_remote_executions": "cancelling",
     "create_automations": "automations",
     "load_result": "results",
@@ -64,6 +65,7 @@ __all__ = [
     "await_for_all",
     "await_for_execution",
     "await_for_executions",
+    "cancel_batch_executions",
     "cancel_execution",
     "cancel_remote_executions",
     "create_automations",

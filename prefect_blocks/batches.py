@@ -8,6 +8,8 @@ known of the campaign is in the SQL ledger of the credentials.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import time
 from datetime import UTC
 from functools import partial
@@ -18,12 +20,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_logger
 
-from prefect_blocks import decisions, identity, waiting
+from prefect_blocks import batch_notes, decisions, identity, waiting
 from prefect_blocks.batch_board import BatchBoard, wait_for
 from prefect_blocks.batch_ending import TooManyFailed, ended
+from prefect_blocks.batch_notes import BatchNote
 from prefect_blocks.batch_orders import BatchColumns, BatchOrder
 from prefect_blocks.batch_stopping import stopping, told_to_stop
 from prefect_blocks.tasks import may_be_retried
+from prefect_blocks.versions import PREFECT_FAILURES
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
@@ -31,27 +35,37 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 
-#: One campaign for each scheduled run of a deployment: a retry has the same, the next run of the schedule another one.
-#: Without the deployment, two of them with the same schedule would take each other's rows for withdrawn ones.
-_CAMPAIGN = "{deployment}~{scheduled_time}"
+#: One campaign for each scheduled run of a deployment and each book: a retry has the same, the next run of the schedule
+#: another one. Two deployments with the same schedule, or two books of one flow run, would otherwise take each other's
+#: rows for their own, or for withdrawn ones.
+_CAMPAIGN = "{deployment}~{scheduled_time}~{book}"
 
 
 def cancel_batch_executions(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """
-    Hook for ``on_cancellation`` of :func:`run_batch_flow`: cancel what the shards of a flow run have in flight, if a
-    person has cancelled it. It does again what the process of the flow run may not have come to.
+    Hook for ``on_cancellation`` of a flow that calls :func:`run_batch_flow`, which has it itself: cancel what the
+    shards of the flow run have in flight, if a person has cancelled it. It does again what the process of the flow run
+    may not have come to. Prefect calls the hooks of the outermost flow only.
     """
     log = get_logger("prefect_blocks.batches")
-    asked = flow_run.parameters
-    if asked.get("on_cancel") == "leave" or not decisions.somebody_decided(flow_run.id):
-        log.info("The executions of flow run %s are left running.", flow_run.id)
+    if not decisions.somebody_decided(flow_run.id):
+        log.info("Nobody cancelled flow run %s: the executions of its batches are left running.", flow_run.id)
         return
-    campaign = _named(str(asked.get("campaign") or _CAMPAIGN), flow_run)
-    order = BatchOrder(credentials=asked["credentials"], campaign=campaign, flow_run=str(flow_run.id))
     try:
-        log.info("%d executions were cancelled.", _cancel(order, int(asked.get("shards") or 1)))
+        where = identity.scope_of(flow_run.id)
+        notes = batch_notes.kept(where)
     except TransactionlinkError as error:
-        log.error("Executions of campaign %s may go on: %s", campaign, error)
+        log.error("Executions of its batches may go on, `tl batch cancel CAMPAIGN` ends them: %s", error)
+        return
+    for note in notes:
+        if note.on_cancel == "leave":
+            log.info("The executions of campaign %s are left running.", note.campaign)
+            continue
+        order = BatchOrder(credentials=note.credentials, campaign=note.campaign, flow_run=str(where.flow_run_id))
+        try:
+            log.info("%d executions of campaign %s were cancelled.", _cancel(order, note.shards), note.campaign)
+        except (*PREFECT_FAILURES, TransactionlinkError) as error:
+            log.error("Executions of campaign %s may go on: %s", note.campaign, error)
 
 
 @flow(name="transactionlink-run-batch", on_cancellation=[cancel_batch_executions])
@@ -94,8 +108,9 @@ def run_batch_flow(
         output: Folder for results, by a path or storage URI that every shard can write to; a folder of the campaign's
             name is made in it. None: no results are fetched.
         campaign: Its name. The same one continues the campaign; another one starts every row anew. In it,
-            ``{scheduled_time}`` stands for the time that the outermost flow run was scheduled for, and ``{deployment}``
-            for the first digits of its deployment's id, or of its flow's.
+            ``{scheduled_time}`` stands for the time that the outermost flow run was scheduled for, ``{deployment}``
+            for the first digits of its deployment's id, or of its flow's, and ``{book}`` for eight digits of a digest
+            of what is screened: of the definition and ``source``, or ``query`` and ``query_secret``.
         shards: Tasks that share the rows. Each is a worker of the campaign, named by flow run and number, so that a
             retry of the flow run finds its rows again at once.
         quota: Name of the limits that campaigns share.
@@ -130,10 +145,11 @@ def run_batch_flow(
     """
     from tl_orchestration.batch import Limits, Policy
 
+    where = identity.scope()
     order = BatchOrder(
         credentials=credentials,
-        campaign=_campaign(campaign),
-        flow_run=_outermost(),
+        campaign=_campaign(campaign, [workflow_definition_id, source, query, query_secret], where),
+        flow_run="" if where is None else str(where.flow_run_id),
         workflow_definition_id=workflow_definition_id,
         columns=columns,
         source=source,
@@ -155,6 +171,9 @@ def run_batch_flow(
     )
     _check(shards, max_failed, max_failed_share)
     order.check()
+    if where is not None:
+        note = BatchNote(credentials=credentials, campaign=order.campaign, shards=shards, on_cancel=on_cancel)
+        batch_notes.keep(where, note)
     with order.opened() as batch, stopping() as stop:
         board = BatchBoard(batch)
         futures: list[PrefectFuture[dict[str, Any]]] = []
@@ -199,6 +218,11 @@ def load_batch(order: BatchOrder) -> dict[str, Any]:
                 report.rejected,
                 report.conflicting,
             )
+        if report.changed or report.withdrawn:
+            log.warning(
+                "%d rows changed after they had started, and %d are no longer in the source.",
+                *(report.changed, report.withdrawn),
+            )
     return report.to_dict()
 
 
@@ -218,9 +242,14 @@ def run_shard(order: BatchOrder, number: int) -> dict[str, Any]:
         return batch.run(stop=stop).to_dict()
 
 
-def _campaign(name: str) -> str:
+def _campaign(name: str, screened: list[str | None], where: identity.Scope | None) -> str:
     """
     Named by the outermost flow run: a subflow may be another one when its parent is retried.
+
+    Args:
+        name: With placeholders.
+        screened: The definition, and where the rows are.
+        where: The running code's.
 
     Raises:
         InvalidRequest: There is no flow run that could name it.
@@ -228,12 +257,11 @@ def _campaign(name: str) -> str:
     """
     from prefect import get_client
 
-    from prefect_blocks.versions import PREFECT_FAILURES
     from tl_orchestration.errors import InvalidRequest, LedgerError
 
+    name = name.replace("{book}", hashlib.sha256(json.dumps(screened).encode()).hexdigest()[:8])
     if "{" not in name:
         return name
-    where = identity.scope()
     if where is None:
         raise InvalidRequest("Name the campaign: there is no flow run here that could name it. Nothing was sent.")
     try:
@@ -244,11 +272,6 @@ def _campaign(name: str) -> str:
             f"The Prefect server did not say when this flow run was scheduled ({type(error).__name__}). Nothing was"
             " sent; try again, or name the campaign."
         ) from None
-
-
-def _outermost() -> str:
-    where = identity.scope()
-    return "" if where is None else str(where.flow_run_id)
 
 
 def _named(campaign: str, flow_run: FlowRun) -> str:

@@ -3,16 +3,19 @@ How do I re-screen my whole customer book every week, and go on by what came of 
 
 Each week is a campaign, named by when the flow run was scheduled: a retry, after whatever crash, goes on with it and
 starts no customer twice. Prefect stores where the customers are, and no customer.
+
+Serve it with ``CUSTOMERS=s3://bank/customers.parquet SCREENED=s3://bank/kyc`` in the environment: the file with the
+customers, and the folder for results, of every scheduled run. The credentials are a saved block named ``kyc``.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from prefect import flow, serve, task
 
-from prefect_blocks import BatchColumn, BatchColumns, run_batch_flow
-from prefect_blocks.cancelling import cleanup_deployment
+from prefect_blocks import BatchColumn, BatchColumns, cancel_batch_executions, run_batch_flow
 
 CUSTOMERS = BatchColumns(
     key="customer_id",
@@ -26,7 +29,7 @@ def report(screened: dict[str, Any]) -> str:
     return f"{screened['campaign']}: {counts}; results in {screened['output']}"
 
 
-@flow
+@flow(on_cancellation=[cancel_batch_executions])
 def weekly_rescreening(
     source: str,
     output: str,
@@ -58,5 +61,6 @@ def weekly_rescreening(
 
 
 if __name__ == "__main__":
-    deployment: Any = weekly_rescreening.to_deployment("weekly", cron="0 6 * * 1")
-    serve(deployment, cleanup_deployment())
+    places = {"source": os.environ["CUSTOMERS"], "output": os.environ["SCREENED"]}
+    deployment: Any = weekly_rescreening.to_deployment("weekly", cron="0 6 * * 1", parameters=places)
+    serve(deployment)

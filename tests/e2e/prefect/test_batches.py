@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,26 @@ def test_cancelled_by_a_person(rig: PrefectRig, oracle: Oracle, campaign: Make) 
     for execution in kept:
         oracle.end(execution)
     asyncio.run(other.close())
+
+
+@pytest.mark.slow
+def test_killed_while_it_is_cancelled(rig: PrefectRig, oracle: Oracle, campaign: Make) -> None:
+    """A process that hangs is killed by the runner: the hook of the flow around the batch cancels what it has left."""
+    book = campaign("batch-hangs", rows=6, duration=600.0)
+    (book.folder / "customers.csv").write_text(
+        "\n".join(["customer_id,first_name,born", *[f"c{number},{FIRST_NAME},1990-01-01" for number in range(6)]])
+    )
+    places = {"source": str(book.folder / "customers.csv"), "output": str(book.folder / "out")}
+    run = rig.run_here("weekly-rescreening", {**places, "credentials": book.name, "definition": book.name})
+    book.started(6, run)
+    time.sleep(2)  # until the ids are on record, too
+
+    os.kill(process_of(run), signal.SIGSTOP)
+    rig.cancel(run)
+
+    assert rig.wait_for_end(run, 90) == "Cancelled", rig.describe(run)
+    own = set(oracle.started(book.name))
+    rig.wait_for(lambda: set(oracle.cancelled(book.name)) == own or None, "six cancels", 60, lambda: rig.describe(run))
 
 
 @pytest.mark.slow

@@ -5,32 +5,34 @@ The ready flow for batches: shards over one ledger, what people see of them, and
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from attrs import frozen
 from prefect import flow, get_client
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Running
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling, Running
 from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from prefect_blocks import BatchColumns, batch_stopping, run_batch_flow
+from prefect_blocks import BatchColumns, batch_stopping, batches, cancel_batch_executions, inputs, run_batch_flow
 from prefect_blocks.batch_orders import BatchOrder
 from prefect_blocks.batches import TooManyFailed, load_batch, run_shard
 from prefect_blocks.waiting import in_loop
 from tests.remote import Remote
 from tests.wire.prefect_blocks.conftest import credentials_for
-from tl_orchestration.batch import Limits
-from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings
+from tl_orchestration.batch import Limits, RowState
+from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings, LedgerError
 
 COLUMNS: Any = {"key": "id", "parameters": {"firstName": "first"}}
 
@@ -153,6 +155,58 @@ def test_subflow_is_named_by_the_outermost_flow_run(book: Book) -> None:
     assert weekly() == seen[0].isoformat()
 
 
+def test_each_book_of_a_flow_run_is_a_campaign(book: Book) -> None:
+    """Two books with the same keys are screened both, and a retry of the flow run finds each campaign again."""
+    sources = [book.folder / name for name in ("eu.jsonl", "us.jsonl")]
+    for file in sources:
+        lines = [json.dumps({"id": f"c{number}", "first": f"{file.stem} {number}"}) for number in range(3)]
+        file.write_text("\n".join(lines) + "\n")
+    names: list[str] = []
+
+    @flow
+    def screens_two() -> None:
+        states = [run_batch_flow("batch", "kyc-approve", COLUMNS, str(file), return_state=True) for file in sources]
+        names.extend(state.result()["campaign"] for state in states)
+        if len(names) == 2:
+            raise RuntimeError("once")
+
+    assert screens_two.with_options(retries=1)(return_state=True).is_completed()
+
+    assert book.started() == {f"{file.stem} {number}": 1 for file in sources for number in range(3)}
+    assert names[:2] == names[2:]
+    assert len({name.rpartition("~")[0] for name in names}) == 1
+    assert all(re.fullmatch("[0-9a-f]{8}", name.rpartition("~")[2]) for name in names)
+    assert len(set(names)) == 2
+
+
+def test_book_is_named_by_what_is_screened(book: Book) -> None:
+    """Another definition, query or database is another book; shards and folders for results are none."""
+    url = f"sqlite:///{book.folder}/customers.db"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE customers (id TEXT, first TEXT)"))
+        connection.execute(text("INSERT INTO customers VALUES ('a', 'Ada')"))
+    engine.dispose()
+    for name in ("customers", "others"):
+        Secret(value=SecretStr(url)).save(name, overwrite=True)
+    book.remote.define("kyc-other", like="kyc-approve", duration=0.1)
+    query = {"source": None, "query": "SELECT id, first FROM customers", "query_secret": "customers"}
+
+    def campaign(**arguments: Any) -> str:
+        return str(book.run(campaign="{deployment}~{book}", **arguments).result()["campaign"])
+
+    names = [
+        campaign(),
+        campaign(workflow_definition_id="kyc-other"),
+        campaign(**query),
+        campaign(**{**query, "query": "SELECT id, first FROM customers WHERE id = 'a'"}),
+        campaign(**{**query, "query_secret": "others"}),
+    ]
+
+    assert len(set(names)) == 5
+    assert campaign(shards=2, output=None) == names[0]
+
+
 def test_nothing_to_start_is_an_outcome_of_its_own(book: Book) -> None:
     """A second flow run of the campaign starts nothing, and says so by the name of its state."""
     assert book.run().name == "Completed"
@@ -263,6 +317,84 @@ def test_shard_of_another_process_is_told_to_stop(monkeypatch: pytest.MonkeyPatc
                 assert time.monotonic() < until
                 time.sleep(0.05)
             assert not unclear()
+
+
+@pytest.mark.parametrize(
+    ("person", "on_cancel", "cancels"), [(True, "cancel", 6), (True, "leave", 0), (False, "cancel", 0)]
+)
+def test_hook_of_a_parent_flow_cancels_what_a_killed_process_has_left(
+    book: Book, monkeypatch: pytest.MonkeyPatch, person: bool, on_cancel: str, cancels: int
+) -> None:
+    """It finds the campaigns of the subflows in the flow run's inputs; nobody's cancel, and ``leave``, end nothing."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: Any, **__: Any) -> None:
+        book.remote.wait_for("POST /workflows", 6)
+        until = time.monotonic() + 20
+        while in_flight() < 6:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        raise Killed
+
+    def in_flight() -> int:
+        order = BatchOrder(credentials="batch", campaign="w47", flow_run="")
+        with order.opened() as batch:
+            return batch.summary().count(RowState.STARTED)
+
+    book.remote.define("kyc-approve", duration=None)
+    monkeypatch.setattr(batches, "wait_for", dies)
+    runs: list[UUID] = []
+
+    @flow
+    def parent() -> None:
+        from prefect import runtime
+
+        runs.append(UUID(str(runtime.flow_run.id)))
+        book.run(shards=2, on_cancel=on_cancel)
+
+    with pytest.raises(Killed):
+        parent()
+    with get_client(sync_client=True) as client:
+        before: State[Any] = Cancelling() if person else Running()
+        for state in (before, State(type=StateType.CANCELLED)):
+            client.set_flow_run_state(runs[0], state, force=True)
+        flow_run = client.read_flow_run(runs[0])
+        kept = client.filter_flow_run_input(runs[0], "tlbatch-", 10, set())
+    assert flow_run.state is not None
+    assert len(book.remote.starts()) == 6
+    assert book.remote.cancels() == []
+    assert "Canary" not in str(kept)
+
+    cancel_batch_executions(parent, flow_run, flow_run.state)
+
+    assert len(book.remote.cancels()) == cancels
+
+
+def test_campaign_that_prefect_cannot_note_starts_nothing(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign that no hook would find is not begun."""
+
+    def refuses(*_: object) -> bool:
+        raise ObjectNotFound(RuntimeError("gone"))
+
+    monkeypatch.setattr(inputs, "create", refuses)
+    with pytest.raises(LedgerError, match=r"does not take the note that flow run .* is at campaign w47"):
+        book.run().result()
+    assert book.remote.starts() == []
+
+
+def test_changed_and_withdrawn_rows_are_told(book: Book, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log of a load learns that the source and what has started are no longer the same."""
+    assert book.run(canary=2).name == "Stopped"
+    assert "no longer in the source" not in caplog.text
+    lines = [json.dumps({"id": f"c{number}", "first": f"Changed {number}"}) for number in range(5)]
+    (book.folder / "in.jsonl").write_text("\n".join(lines) + "\n")
+
+    book.run()
+
+    started = sum(name.startswith("Canary") for name in book.started())
+    assert f"{started} rows changed after they had started, and 1 are no longer in the source." in caplog.text
 
 
 def test_campaign_that_somebody_cancelled_ends_as_cancelled(book: Book) -> None:
