@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, String, cast, exists, select, update
 
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.starting import ledger_key
 from tl_orchestration.batch.states import FAILURES, RowState
-from tl_orchestration.database.tables import rows, slices
+from tl_orchestration.database.tables import entries, rows, slices
 from tl_orchestration.errors import InvalidSettings, NotFound
 from tl_orchestration.ledger.entry import State
 from tl_orchestration.ledger.sql import SqlLedger
@@ -41,15 +41,15 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
             count += _unkept(connection, campaign)
         known = [state.value for state in states - {RowState.RESULT_MISSING, RowState.UNKNOWN}]
         if known:
-            count += _again(connection, campaign, mine & rows.c.state.in_(known), attempt=1, restart=False)
+            count += _again(connection, ledger, campaign, mine & rows.c.state.in_(known), attempt=1, restart=False)
         if RowState.UNKNOWN in states:
             unknown = mine & (rows.c.state == RowState.UNKNOWN.value)
             judged = _judged(connection, ledger, campaign, unknown, restart=restart)
             for begin in range(0, len(judged), _PORTION):
                 chosen = unknown & rows.c.key.in_(judged[begin : begin + _PORTION])
-                count += _again(connection, campaign, chosen, attempt=0, restart=False)
+                count += _again(connection, ledger, campaign, chosen, attempt=0, restart=False)
             if restart:
-                count += _again(connection, campaign, unknown, attempt=1, restart=True)
+                count += _again(connection, ledger, campaign, unknown, attempt=1, restart=True)
     return count
 
 
@@ -83,8 +83,15 @@ def _judged(
 
 
 def _again(
-    connection: Connection, campaign: Campaign, chosen: ColumnElement[bool], *, attempt: int, restart: bool
+    connection: Connection,
+    ledger: SqlLedger,
+    campaign: Campaign,
+    chosen: ColumnElement[bool],
+    *,
+    attempt: int,
+    restart: bool,
 ) -> int:
+    _catch_up(connection, ledger, campaign, chosen)
     affected = select(rows.c.slice).where(chosen).distinct()
     connection.execute(
         update(slices).where(slices.c.campaign == campaign.id, slices.c.id.in_(affected)).values(open=True, due_at=0)
@@ -107,6 +114,22 @@ def _again(
             line=None,
         )
     ).rowcount
+
+
+def _catch_up(connection: Connection, ledger: SqlLedger, campaign: Campaign, chosen: ColumnElement[bool]) -> None:
+    """
+    Rows of a campaign that was purged have gone on with the last attempt of its former life. Give them its number, so
+    that the ledger takes the next one for another.
+    """
+    behind = (
+        select(rows.c.key, rows.c.attempt, entries.c.generation)
+        .join(entries, entries.c.key == ledger_key(campaign.name, "") + rows.c.key)
+        .where(chosen, entries.c.namespace == ledger.namespace, entries.c.generation != cast(rows.c.attempt, String))
+    )
+    for key, attempt, generation in connection.execute(behind).all():
+        if generation.isdecimal() and int(generation) > attempt:
+            row = (rows.c.campaign == campaign.id) & (rows.c.key == key)
+            connection.execute(update(rows).where(row).values(attempt=int(generation)))
 
 
 __all__ = ["retry"]

@@ -84,6 +84,27 @@ def test_a_purged_campaign_that_had_retries_starts_nothing_again(scene: Scene) -
     assert sorted(row["execution_id"] for row in batch.export()) == sorted(last)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_first_retry_after_a_purge_starts_again(either: Scene, refused: bool) -> None:
+    """The ledger has attempts of the campaign's former life; what is retried is none of them."""
+    either.remote.define("kyc-fail", duration=0.1)
+    batch = either.batch(either.book(write(either.folder / "in.jsonl", records(2)), "kyc-fail"))
+    batch.load()
+    batch.run()
+    batch.retry()
+    if refused:
+        either.remote.order("start", "status", status=422, times=2, definition="kyc-fail")
+    batch.run()
+    batch.purge()
+    batch.load()
+    batch.run()
+    before = len(either.remote.starts())
+    assert batch.retry() == 2
+    assert batch.run().started_here == 2
+    assert len(either.remote.starts()) == before + 2
+    assert {row["attempt"] for row in batch.export()} == {3}
+
+
 def test_a_worker_does_not_wait_for_a_load_that_has_failed(scene: Scene) -> None:
     """Rows are left, and nobody loads them any more: whoever works is told."""
     scene.remote.define("kyc-approve", duration=0.1)
