@@ -192,14 +192,16 @@ class ServerError(TransactionlinkError):
 
 class NoAnswer(TransactionlinkError):
     """
-    No answer, or only part of one. ``sent`` is False only where provably no byte of the request reached the service.
+    No answer, or only part of one. ``sent`` is False only where provably no byte of the request reached the service;
+    ``overdue`` is True where it was this client that held the request back for too long.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, sent: bool = True, **facts: Any) -> None:
+    def __init__(self, message: str, *, sent: bool = True, overdue: bool = False, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.sent = sent
+        self.overdue = overdue
 
 
 class InvalidAnswer(TransactionlinkError):

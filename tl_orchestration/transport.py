@@ -124,6 +124,7 @@ class Wire:
             f"It took so long to send {request.operation} to the service at {self._base_url} that the time announced"
             " for it has passed. Nothing was sent.",
             sent=False,
+            overdue=True,
         )
 
     def _limit(self, answer: httpx.Response, request: Request) -> int:

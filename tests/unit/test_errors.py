@@ -21,7 +21,7 @@ FIELDS: dict[str, Any] = {
 }
 #: What a class carries besides; none of them the default.
 OWN_FIELDS: dict[str, dict[str, Any]] = {
-    "NoAnswer": {"sent": False},
+    "NoAnswer": {"sent": False, "overdue": True},
     "RateLimited": {"retry_after": 2.5},
     "ServerError": {"retry_after": 7.0},
     "RequestChanged": {"what": "what happened"},

@@ -148,6 +148,13 @@ class Shares:
         with self._database.writing() as connection:
             connection.execute(update(quotas).where(self._here(), quotas.c.next_at < until).values(next_at=until))
 
+    def held_until(self) -> float:
+        """
+        Until when no request may leave, epoch seconds, where there is no limit that has turns.
+        """
+        with self._database.reading() as connection:
+            return float(connection.execute(select(quotas.c.next_at).where(self._here())).scalar_one())
+
     def failed(self, most: int, now: float) -> Shared:
         """
         A start had no good answer. From ``most`` of them in a row on, the breaker is open.
