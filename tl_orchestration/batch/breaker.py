@@ -10,10 +10,26 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+from attrs import define
+
 from tl_orchestration.batch.shares import Shared, Shares
+from tl_orchestration.errors import LedgerError
 
 #: For how long the shared state is believed without looking, seconds.
 _FRESH = 0.25
+
+
+@define
+class Admission:
+    """
+    Whether a row may be started.
+
+    Args:
+        pause: Seconds for which the service has asked instead of starting it.
+    """
+
+    granted: bool
+    pause: float | None = None
 
 
 class Breaker:
@@ -40,21 +56,32 @@ class Breaker:
         return (await self._look()).probe_at
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
+    async def turn(self) -> AsyncIterator[Admission]:
         """
-        Held while a row is started. Gives False if it must not be.
+        Held while a row is started, if it may be.
         """
         async with self._slots:
             state = await self._look()
             if state.probe_at is None and not state.failures:
-                yield True
+                yield Admission(granted=True)
                 return
             async with self._alone:
                 state = await self._look(fresh=True)
                 if state.probe_at is None:
-                    yield True
-                else:
-                    yield await asyncio.to_thread(self._shares.probe, time.time())
+                    yield Admission(granted=True)
+                    return
+                alone_until = await asyncio.to_thread(self._shares.probe, time.time())
+                admission = Admission(granted=alone_until is not None)
+                try:
+                    yield admission
+                finally:
+                    if alone_until is not None:
+                        await self._probed(alone_until, admission.pause)
+
+    async def _probed(self, alone_until: float, pause: float | None) -> None:
+        with contextlib.suppress(LedgerError):  # then the next probe comes later
+            await asyncio.to_thread(self._shares.unproven, alone_until, time.time(), pause)
+        self._looked_at = float("-inf")
 
     async def failed(self) -> None:
         """
@@ -79,4 +106,4 @@ class Breaker:
         return self._state
 
 
-__all__ = ["Breaker"]
+__all__ = ["Admission", "Breaker"]

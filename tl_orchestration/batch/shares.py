@@ -175,17 +175,35 @@ class Shares:
         with self._database.writing() as connection:
             connection.execute(update(quotas).where(self._here()).values(failures=0, probe_at=None, probes=0))
 
-    def probe(self, now: float) -> bool:
+    def probe(self, now: float) -> float | None:
         """
-        Whether the caller is the one that may start one row now, although the breaker is open.
+        Whether the caller is the one that may start one row now, although the breaker is open. If so: until when nobody
+        else may, should nothing be heard of this one.
         """
+        alone_until = now + LAST_PROBE
         with self._database.writing() as connection:
             taken = connection.execute(
                 update(quotas)
                 .where(self._here(), quotas.c.probe_at <= now)
-                .values(probe_at=now + LAST_PROBE, probes=quotas.c.probes + 1)
+                .values(probe_at=alone_until, probes=quotas.c.probes + 1)
             )
-        return taken.rowcount == 1
+        return alone_until if taken.rowcount == 1 else None
+
+    def unproven(self, alone_until: float, now: float, pause: float | None = None) -> None:
+        """
+        A probe is over. Unless it has failed or was answered well, another one follows soon, in place of it.
+
+        Args:
+            alone_until: What :meth:`probe` has said.
+            pause: Seconds that the service has asked for.
+        """
+        again_at = now + min(LAST_PROBE, FIRST_PROBE if pause is None else pause)
+        with self._database.writing() as connection:
+            connection.execute(
+                update(quotas)
+                .where(self._here(), quotas.c.probe_at == alone_until)
+                .values(probe_at=again_at, probes=quotas.c.probes - 1)
+            )
 
     # What is reserved becomes running, or begun, while others count: only one statement sees each row once.
 

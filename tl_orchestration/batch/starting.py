@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from tl_orchestration.batch.breaker import Breaker
+from tl_orchestration.batch.breaker import Admission, Breaker
 from tl_orchestration.batch.policy import Policy
 from tl_orchestration.batch.rows import Row, Update
 from tl_orchestration.batch.states import RowState
@@ -27,10 +27,12 @@ from tl_orchestration.errors import (
     RequestChanged,
     ServerError,
     StartOutcomeUnknown,
+    TransactionlinkError,
 )
 from tl_orchestration.ledger.entry import State
 from tl_orchestration.ledger.sql import SqlLedger
 from tl_orchestration.models import Execution, Handle, RunRequest
+from tl_orchestration.pacing import LONGEST_PAUSE
 from tl_orchestration.start import Step
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Starter:
         self._campaign = campaign
         self._policy = policy
         self._breaker = breaker
+        self._told: set[str] = set()
 
     async def start(self, row: Row, request: RunRequest) -> Started | Refused | PutBack:
         """
@@ -98,12 +101,12 @@ class Starter:
         Raises:
             TransactionlinkError: Something is wrong that other rows would meet as well. Nothing was started.
         """
-        async with self._breaker.turn() as admitted:
-            if not admitted:
+        async with self._breaker.turn() as admission:
+            if not admission.granted:
                 return PutBack(0.0)
-            return await self._start(row, request)
+            return await self._start(row, request, admission)
 
-    async def _start(self, row: Row, request: RunRequest) -> Started | Refused | PutBack:
+    async def _start(self, row: Row, request: RunRequest, admission: Admission) -> Started | Refused | PutBack:
         step = Step(
             key=ledger_key(self._campaign, row.key),
             generation=str(row.attempt),
@@ -112,27 +115,16 @@ class Starter:
         )
         try:
             execution, changed = await self._run(request, step)
-        except StartOutcomeUnknown as error:
-            log.error("Row %s: %s", row.key, error)
-            if error.__cause__ is not None:  # this start's own failure, not what an earlier one has left
-                await self._breaker.failed()
-            return _refused(row, RowState.UNKNOWN, error.execution_id, type(error).__name__)
-        except InvalidRequest as error:
-            await self._breaker.answered()
-            codes = f" ({', '.join(error.codes)})" if error.codes else ""
-            return _refused(row, RowState.REJECTED, None, f"{type(error).__name__}{codes}")
-        except KeyPurged as error:
-            return _refused(row, RowState.REJECTED, None, type(error).__name__)
+        except (StartOutcomeUnknown, InvalidRequest, KeyPurged, NotFound) as error:
+            return await self._ended(row, error)
         except RateLimited as error:
-            return PutBack(time.time() + (error.retry_after or _AGAIN))
-        except NotFound as error:
-            if error.execution_id is None:
-                raise  # there is no such definition
-            return _refused(row, RowState.UNKNOWN, error.execution_id, type(error).__name__)
+            admission.pause = error.retry_after
+            return PutBack(time.time() + min(error.retry_after or _AGAIN, LONGEST_PAUSE))
         except (NoAnswer, ServerError, InvalidAnswer) as error:
             # Nothing was sent, or an execution that was found could not be asked how it stands.
             log.warning("Row %s is tried again later: %s", row.key, error)
-            await self._breaker.failed()
+            if not (isinstance(error, NoAnswer) and error.overdue):
+                await self._breaker.failed()
             return PutBack(time.time() + _AGAIN)
         except LedgerError as error:
             return await self._delayed(row, step, error)
@@ -151,6 +143,38 @@ class Starter:
             if entry is None or step.generation not in entry.past or entry.state not in _WITH_EXECUTION:
                 raise
             return await self._run(request, evolve(step, generation=entry.generation))
+
+    async def _ended(self, row: Row, error: TransactionlinkError) -> Refused:
+        """
+        What is the row's end.
+
+        Raises:
+            NotFound: There is no such definition.
+        """
+        name = type(error).__name__
+        match error:
+            case StartOutcomeUnknown():
+                log.error("Row %s: %s", row.key, error)
+                if error.__cause__ is not None:  # this start's own failure, not what an earlier one has left
+                    await self._breaker.failed()
+                return _refused(row, RowState.UNKNOWN, error.execution_id, name)
+            case NotFound():
+                if error.execution_id is None:
+                    raise error
+                return _refused(row, RowState.UNKNOWN, error.execution_id, name)
+            case InvalidRequest(status_code=None):  # found before anything was sent; such a text shows no value
+                self._tell_once(row, error)
+                return _refused(row, RowState.REJECTED, None, f"{name}: {error.message}")
+            case InvalidRequest():
+                await self._breaker.answered()
+                codes = f" ({', '.join(error.codes)})" if error.codes else ""
+                return _refused(row, RowState.REJECTED, None, f"{name}{codes}")
+        return _refused(row, RowState.REJECTED, None, name)
+
+    def _tell_once(self, row: Row, error: TransactionlinkError) -> None:
+        if error.message not in self._told:
+            self._told.add(error.message)
+            log.warning("Row %s cannot be started, nor can others like it: %s", row.key, error)
 
     async def _delayed(self, row: Row, step: Step, error: LedgerError) -> PutBack | Refused:
         """
