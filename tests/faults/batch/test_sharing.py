@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,10 +14,14 @@ import pytest
 from sqlalchemy import event
 
 from tests.postgres import Postgres
-from tests.wire.batch.campaigns import Scene, records, write
-from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares
+from tests.wire.batch.campaigns import Scene, awaited, records, write
+from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares, starting
 from tl_orchestration.batch.rows import Rows, Update
+from tl_orchestration.batch.throttle import ThrottledWire
 from tl_orchestration.database.engine import Database
+from tl_orchestration.ledger import Event, State
+from tl_orchestration.ledger.records import Records
+from tl_orchestration.retry import RetryPolicy
 
 SOAK = bool(os.environ.get("SOAK"))
 
@@ -141,10 +146,78 @@ def test_a_service_that_is_not_there_costs_no_row(scene: Scene) -> None:
     down = Scene(scene.remote, scene.store, scene.folder)
     batch = down.batch(book, connect_timeout=0.2)
     batch._client._wire._base_url = "http://127.0.0.1:9"  # nobody listens there
-    from tl_orchestration.retry import RetryPolicy
-
     batch._client._retry = RetryPolicy(attempts=1)
     calls = iter(range(1000))
     summary = batch.run(stop=lambda: next(calls) > 40)
     assert summary.counts == {RowState.PENDING: 5}
     assert summary.breaker_open
+
+
+def test_requests_that_wait_fail_no_start(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """More of them than may leave in the time that a start has once it is announced: it is announced when it can."""
+    caplog.set_level(logging.WARNING, "tl_orchestration")
+    book, limits = scene.book(write(scene.folder / "in.jsonl", records(90))), Limits(in_flight=80)
+    scene.batch(book).load()
+    assert scene.batch(book, limits=limits, worker="shard-0").run(at_cap="return").in_flight == 80
+    client = scene.client()
+    watched = awaited(client, Batch(client, "w47", worker="shard-0").watch(low_water=0.001))
+    assert watched.count(RowState.ENDED) == 80
+    slow = Limits(in_flight=80, requests_per_second=40)
+    batch = scene.batch(book, limits=slow, worker="shard-0", request_timeout=119)
+    batch._client._retry = RetryPolicy(attempts=1, total=1)  # a start that is announced has a second
+    assert batch.run().counts == {RowState.SUCCEEDED: 90}
+    assert not caplog.messages
+
+
+def test_starts_that_were_late_open_no_breaker(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, and that was this client's own doing."""
+    late = {"left": 6}
+
+    async def send(wire: Any, request: Any) -> Any:
+        if request.operation == "run" and late["left"]:
+            late["left"] -= 1
+            raise wire._wire._overdue(request)
+        return await passed(wire, request)
+
+    passed = ThrottledWire.send
+    monkeypatch.setattr(ThrottledWire, "send", send)
+    monkeypatch.setattr(starting, "_AGAIN", 0.2)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(5))))
+    batch._client._retry = RetryPolicy(attempts=1)
+    batch.load()
+    ends = time.monotonic() + 20
+    assert batch.run(stop=lambda: time.monotonic() > ends).counts == {RowState.SUCCEEDED: 5}
+    assert not late["left"]
+
+
+def test_a_probe_that_is_told_to_wait_is_followed_by_another(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 429 says that the service answers: it is asked again when it says, and not minutes later."""
+    monkeypatch.setattr(shares, "FIRST_PROBE", 0.3)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(6))), policy=Policy(starts_at_once=1))
+    batch._client._retry = RetryPolicy(attempts=1)
+    batch.load()
+    scene.remote.order("start", "status", status=502, times=3)
+    scene.remote.order("start", "status", status=429, headers={"Retry-After": "1"})
+    ends = time.monotonic() + 20
+    summary = batch.run(stop=lambda: time.monotonic() > ends)
+    assert summary.counts == {RowState.UNKNOWN: 3, RowState.SUCCEEDED: 3}
+
+
+def test_a_probe_that_meets_what_others_have_left_is_followed_by_another(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that the ledger was told to forget says nothing about the service."""
+    monkeypatch.setattr(shares, "FIRST_PROBE", 0.3)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(6))), policy=Policy(starts_at_once=1))
+    batch._client._retry = RetryPolicy(attempts=1)
+    batch.load()
+    ledger = batch._ledger
+    for key in ("c00003", "c00004"):
+        name = starting.ledger_key("w47", key)
+        entry = ledger.claim(name, Event(state=State.INTENT, at=1.0, generation="1"), None)
+        ledger.append(name, Event(state=State.REJECTED, at=2.0, version=entry.version))
+    assert Records(ledger.database).purge(unchanged_since=3.0, actor="operator", now=4.0) == 2
+    scene.remote.order("start", "status", status=502, times=3)
+    ends = time.monotonic() + 20
+    summary = batch.run(stop=lambda: time.monotonic() > ends)
+    assert summary.counts == {RowState.UNKNOWN: 3, RowState.REJECTED: 2, RowState.SUCCEEDED: 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -97,6 +98,21 @@ def test_bad_rows_stop_nothing_and_show_no_value(scene: Scene) -> None:
     summary = batch.run()
     assert summary.counts == {RowState.SUCCEEDED: 2, RowState.INVALID: 1}
     assert scene.started() == {"Ada": 1, "Dan": 1}
+
+
+def test_what_the_service_cannot_run_is_told_with_its_reason(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Every row has it on record; the log says it once, and nothing was sent."""
+    caplog.set_level(logging.WARNING, "tl_orchestration")
+    policy = Policy(correlation_parameter="firstName")
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(3))), policy=policy)
+    batch.load()
+    assert batch.run().counts == {RowState.REJECTED: 3}
+    reasons = {row["reason"] for row in batch.export()}
+    assert len(reasons) == 1
+    assert str(reasons.pop()).startswith("InvalidRequest: correlation_parameter names 'firstName', which is among")
+    (message,) = caplog.messages
+    assert "choose a name that the workflow definition does not use" in message
+    assert scene.remote.starts() == []
 
 
 def test_a_dry_run_and_a_strict_load_send_nothing(scene: Scene) -> None:
