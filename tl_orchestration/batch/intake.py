@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.states import RowState
@@ -124,6 +124,16 @@ class Intake:
             self._hold(connection, {"source": source, "report": whole, "loader": None})
         return accepted or 0, withdrawn
 
+    def beat(self, now: float) -> None:
+        """
+        Say that this loader lives. One that has lost the loading says nothing.
+
+        Raises:
+            LedgerError: The database cannot be written.
+        """
+        with self._database.writing() as connection:
+            connection.execute(update(campaigns).where(self._held()).values(loader_seen_at=now))
+
     def give_up(self) -> None:
         """
         Leave the loading to whoever wants it.
@@ -136,17 +146,16 @@ class Intake:
             )
 
     def _hold(self, connection: Connection, values: Mapping[str, Any]) -> None:
-        held = connection.execute(
-            update(campaigns)
-            .where(
-                campaigns.c.id == self._campaign.id,
-                campaigns.c.loader == self._loader,
-                campaigns.c.load == self._campaign.load,
-            )
-            .values(**values)
-        )
+        held = connection.execute(update(campaigns).where(self._held()).values(**values))
         if held.rowcount != 1:
             raise LedgerError(f"Another process has taken over to load campaign {self._campaign.name}.")
+
+    def _held(self) -> ColumnElement[bool]:
+        return and_(
+            campaigns.c.id == self._campaign.id,
+            campaigns.c.loader == self._loader,
+            campaigns.c.load == self._campaign.load,
+        )
 
     def _known(self, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         wanted = ("key", "slice", "load", "state", "fingerprint", "fingerprint_key_id", "reason")

@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import evolve
 
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 SLICE = 200
 #: How often somebody else's loading is looked at, seconds.
 _LOOK = 0.5
+#: How often a loader says that it lives: seconds at most, and a share of the lease.
+_BEAT = 5.0
+_BEATS = 6
 
 
 class Loader:
@@ -109,40 +114,73 @@ class Loader:
 
     def _read(self, campaign: Campaign, source: Source, identity: str | None, stop: Callable[[], bool]) -> LoadReport:
         intake = Intake(self._database, campaign, self._worker)
-        rejects = Rejects(self._output, campaign.load)
-        report = LoadReport()
         try:
-            for portion in source.portions(SLICE):
-                if stop():
-                    raise LedgerError(f"Stopped as asked, while campaign {self._name} was loaded. Nothing was started.")
-                incoming = self._checked(portion, report.read, rejects)
-                tally = intake.take(portion.locator, incoming, self._now())
-                for one in tally.conflicting:
-                    rejects.add(one.row, one.key, self._book.columns.key, CONFLICT)
-                report = evolve(
-                    report,
-                    read=report.read + len(portion.records),
-                    collapsed=report.collapsed + tally.collapsed,
-                    conflicting=report.conflicting + len(tally.conflicting),
-                    changed=report.changed + tally.changed,
-                )
-            rejects.flush()
-            report = evolve(
-                report,
-                rejected=rejects.count - report.conflicting,
-                samples=rejects.samples,
-                rejects=rejects.files,
-            )
-            if self._policy.on_bad_rows == "stop" and not report.is_clean:
-                raise InvalidRequest(
-                    f"Campaign {self._name}: {report.rejected} rows cannot be run and {report.conflicting} keys are"
-                    f" ambiguous, so nothing is started. {_first(report)}"
-                )
-            accepted, withdrawn = intake.finish(identity or "read", report, self._now())
+            with self._alive(intake):
+                report = self._taken(intake, Rejects(self._output, campaign.load), source, identity, stop)
         except BaseException:
             intake.give_up()
             raise
-        log.info("Campaign %s: %d rows read, %d can be run.", self._name, report.read, accepted)
+        log.info("Campaign %s: %d rows read, %d can be run.", self._name, report.read, report.accepted)
+        return report
+
+    @contextmanager
+    def _alive(self, intake: Intake) -> Iterator[None]:
+        """
+        Say now and then that this loader lives, however long its source or its storage takes.
+        """
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(min(_BEAT, self._policy.lease / _BEATS)):
+                try:
+                    intake.beat(self._now())
+                except LedgerError as error:
+                    log.debug("This loader could not say that it lives: %s", error)
+
+        beating = threading.Thread(target=beat, name="batch-loader", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beating.join()
+
+    def _taken(
+        self,
+        intake: Intake,
+        rejects: Rejects,
+        source: Source,
+        identity: str | None,
+        stop: Callable[[], bool],
+    ) -> LoadReport:
+        report = LoadReport()
+        for portion in source.portions(SLICE):
+            if stop():
+                raise LedgerError(f"Stopped as asked, while campaign {self._name} was loaded. Nothing was started.")
+            incoming = self._checked(portion, report.read, rejects)
+            tally = intake.take(portion.locator, incoming, self._now())
+            for one in tally.conflicting:
+                rejects.add(one.row, one.key, self._book.columns.key, CONFLICT)
+            report = evolve(
+                report,
+                read=report.read + len(portion.records),
+                collapsed=report.collapsed + tally.collapsed,
+                conflicting=report.conflicting + len(tally.conflicting),
+                changed=report.changed + tally.changed,
+            )
+        rejects.flush()
+        report = evolve(
+            report,
+            rejected=rejects.count - report.conflicting,
+            samples=rejects.samples,
+            rejects=rejects.files,
+        )
+        if self._policy.on_bad_rows == "stop" and not report.is_clean:
+            raise InvalidRequest(
+                f"Campaign {self._name}: {report.rejected} rows cannot be run and {report.conflicting} keys are"
+                f" ambiguous, so nothing is started. {_first(report)}"
+            )
+        accepted, withdrawn = intake.finish(identity or "read", report, self._now())
         return evolve(report, accepted=accepted, withdrawn=withdrawn)
 
     def _checked(self, portion: Portion, before: int, rejects: Rejects) -> list[Incoming]:
