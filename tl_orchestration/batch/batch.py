@@ -77,8 +77,8 @@ class Batch:
         client: With a :class:`~tl_orchestration.ledger.SqlLedger`. It stays the caller's to close.
         campaign: Its name; the same one continues the campaign, and every row of another one is started anew.
         book: What to start; None for whoever only looks, waits, cancels or retries.
-        output: Folder; parts, manifest and reject files go into a folder of the campaign's name in it. None: no results
-            are fetched.
+        output: Folder; parts, manifest and reject files go into a folder of the campaign's name in it, which stays the
+            same once something is kept. None: no results are fetched.
         limits: The quota that it shares.
         policy: Brakes and formats.
         worker: Who works, the same over restarts of a shard, so that it finds its rows again at once; None: a new name.
@@ -134,7 +134,8 @@ class Batch:
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
-            InvalidSettings: A column is missing, or the campaign runs another definition.
+            InvalidSettings: A column is missing, or the campaign runs another definition or keeps its results in
+                another folder.
             StorageFailed: The source cannot be read, or the reject file not written.
             LedgerError: The database cannot be used.
         """
@@ -216,7 +217,7 @@ class Batch:
             on_progress: Told about once a second, in the event loop.
 
         Raises:
-            InvalidSettings: The campaign was not loaded.
+            InvalidSettings: The campaign was not loaded, or keeps its results in another folder.
             TransactionlinkError: What other rows would meet as well: a token that is refused, a definition that is not
                 there, a store or a service that is gone for too long. What is known is on record.
         """
@@ -280,6 +281,10 @@ class Batch:
         if book is not None and not campaign.is_loaded and campaign.loader is None and campaign.report is None:
             raise InvalidSettings(f"Campaign {self.campaign} was not loaded to its end: load it first.")
         database, policy = self._database, self._policy
+        if self._output is not None:
+            campaign = await asyncio.to_thread(
+                self._campaigns.keep_in, self.campaign, str(self._output), self.worker, policy.lease, time.time()
+            )
         shares = Shares(database, self._ledger.namespace, campaign.quota, policy.lease)
         rate = self._client._settings.requests_per_second
         shared = await asyncio.to_thread(shares.agree, self._limits, rate)

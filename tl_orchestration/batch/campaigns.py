@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from attrs import evolve, frozen
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tl_orchestration.batch.places import is_same
 from tl_orchestration.batch.states import UNFINISHED, RowState
 from tl_orchestration.batch.summary import LoadReport
 from tl_orchestration.database.engine import Database
@@ -101,7 +102,7 @@ class Campaigns:
             now: Epoch seconds.
 
         Raises:
-            InvalidSettings: The campaign runs another definition.
+            InvalidSettings: The campaign runs another definition, or keeps its results in another folder.
         """
         with self._database.writing() as connection:
             insert = sqlite.insert(campaigns) if self._database.is_sqlite else postgresql.insert(campaigns)
@@ -128,6 +129,7 @@ class Campaigns:
                     f"Campaign {name} runs the definition {found.definition}; give another definition a campaign of its"
                     " own."
                 )
+            self._check_output(connection, found, output, loader, now - lease)
             changes: dict[str, Any] = {"quota": quota, "output": output or found.output}
             if found.is_loaded and not again and source in {None, found.source}:
                 connection.execute(update(campaigns).where(here).values(**changes))
@@ -143,6 +145,24 @@ class Campaigns:
             }
             connection.execute(update(campaigns).where(here).values(**changes))
             return evolve(found, **changes), "load"
+
+    def keep_in(self, name: str, output: str, worker: str, lease: float, now: float) -> Campaign:
+        """
+        Put on record where a worker keeps a campaign's results.
+
+        Raises:
+            InvalidSettings: There is no such campaign, or it keeps them in another folder.
+        """
+        found = self.named(name)
+        if found.output == output:
+            return found
+        here = campaigns.c.id == found.id
+        with self._database.writing() as connection:
+            connection.execute(update(campaigns).where(here).values(quota=campaigns.c.quota))  # locks it
+            known = self._find(connection, name) or found
+            self._check_output(connection, known, output, worker, now - lease)
+            connection.execute(update(campaigns).where(here).values(output=output))
+        return evolve(known, output=output)
 
     def stop(self, name: str, how: Stop) -> None:
         """
@@ -179,6 +199,24 @@ class Campaigns:
                 connection.execute(delete(table).where(table.c.campaign == campaign.id))
             connection.execute(delete(campaigns).where(campaigns.c.id == campaign.id))
         return count
+
+    def _check_output(
+        self, connection: Connection, found: Campaign, output: str | None, worker: str, silent_since: float
+    ) -> None:
+        """
+        The manifest names files of one folder: a campaign that has some, or that others work on, stays in it.
+        """
+        if output is None or found.output is None or is_same(output, found.output):
+            return
+        kept = select(parts.c.id).where(parts.c.campaign == found.id, parts.c.committed)
+        others = select(workers.c.name).where(
+            workers.c.campaign == found.id, workers.c.name != worker, workers.c.seen_at > silent_since
+        )
+        if connection.scalar(select(or_(kept.exists(), others.exists()))):
+            raise InvalidSettings(
+                f"Campaign {found.name} keeps its results in {found.output.removesuffix(f'/{found.name}')}: give that"
+                " folder, or give another one a campaign of its own."
+            )
 
     def _find(self, connection: Connection, name: str) -> Campaign | None:
         query = select(campaigns).where(campaigns.c.namespace == self._namespace, campaigns.c.name == name)

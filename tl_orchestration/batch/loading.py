@@ -80,7 +80,8 @@ class Loader:
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
-            InvalidSettings: The source has no such column, or the campaign runs another definition.
+            InvalidSettings: The source has no such column, or the campaign runs another definition or keeps its results
+                in another folder.
             StorageFailed, LedgerError: The source cannot be read, or the database not written.
         """
         source = self._book.source.with_columns(self._book.columns.key, self._book.columns.named())

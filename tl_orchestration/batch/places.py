@@ -162,10 +162,23 @@ def place(where: str | Path | Place | PathOfAStorage) -> Place:
     return Place(scheme, path, _without_user(text), files)
 
 
+def is_same(one: str, other: str) -> bool:
+    """
+    Whether two places are one, as they are shown: whoever uses it, and with or without a slash at the end.
+    """
+    return _bare(one) == _bare(other)
+
+
+def _bare(shown: str) -> str:
+    if "://" in shown:
+        shown = _without_user(shown).removeprefix("file://").removeprefix("local://")
+    return shown.rstrip("/")
+
+
 def _without_user(text: str) -> str:
     scheme, _, rest = text.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-__all__ = ["PathOfAStorage", "Place", "place"]
+__all__ = ["PathOfAStorage", "Place", "is_same", "place"]

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from tl_orchestration.batch import Query, source
 from tl_orchestration.batch.delimited import Delimited
 from tl_orchestration.batch.lines import LONGEST_LINE, lines
-from tl_orchestration.batch.places import Place, place
+from tl_orchestration.batch.places import Place, is_same, place
 from tl_orchestration.batch.sources import Source, Unreadable
 from tl_orchestration.errors import InvalidSettings, StorageFailed
 
@@ -114,6 +114,22 @@ def test_a_source_must_be_known_and_there(tmp_path: Path) -> None:
         source("nowhere://user:secret@bucket/in.csv")
     with pytest.raises(StorageFailed, match="FileNotFoundError"):
         list(source(tmp_path / "none.jsonl").portions(1))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/data/out/w47", "/data/out/w47/", True),
+        ("/data/out/w47", "file:///data/out/w47", True),
+        ("s3://bucket/out/w47", "s3://conn@bucket/out/w47/", True),
+        ("s3://bucket/out/w47", "s3://bucket/out2/w47", False),
+        ("s3://bucket/out/w47", "gs://bucket/out/w47", False),
+        ("s3://bucket/out/w47", "/bucket/out/w47", False),
+    ],
+)
+def test_one_folder_has_several_spellings(one: str, other: str, same: bool) -> None:
+    """A connection's name and a slash at the end make no other folder of it."""
+    assert is_same(one, other) is same
 
 
 class Torn(io.BytesIO):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tests.remote import TOKEN
 from tests.wire.batch.campaigns import Scene, records, write
 from tl_orchestration import AsyncClient, OrganizationToken
 from tl_orchestration.batch import Batch, BatchOutcome, Book, Policy, RowState, following
-from tl_orchestration.errors import ServerError
+from tl_orchestration.batch.rows import Rows
+from tl_orchestration.errors import InvalidSettings, ServerError
 from tl_orchestration.ledger import SqlLedger
 from tl_orchestration.retry import RetryPolicy
 
@@ -113,6 +115,49 @@ def test_a_parquet_part_of_rows_without_results(scene: Scene) -> None:
     table = parquet.read_table(part)
     assert table.column("result").to_pylist() == [None, None]
     assert table.column("state").to_pylist() == ["FAILED", "FAILED"]
+
+
+def batch_into(scene: Scene, folder: str, **more: Any) -> Batch:
+    """
+    The campaign of two customers, with its results in this folder.
+    """
+    book = scene.book(write(scene.folder / "in.jsonl", records(2)))
+    return Batch(scene.client(), "w47", book, output=folder, **more)
+
+
+@pytest.mark.parametrize("same", ["{}/", "file://{}"])
+def test_results_stay_in_one_folder(either: Scene, same: str) -> None:
+    """The manifest names what is in its own folder only: another one is refused before anything is sent."""
+    folder, another = f"{either.folder}/out", f"{either.folder}/elsewhere"
+    first = batch_into(either, folder, policy=Policy(canary=1))
+    first.load()
+    first.run()
+    second = batch_into(either, another)
+    for refused in (second.load, second.run):
+        with pytest.raises(InvalidSettings, match=f"keeps its results in {folder}: give that folder"):
+            refused()
+    assert len(either.remote.starts()) == 1
+    assert not Path(another).exists()
+    third = batch_into(either, same.format(folder))
+    third.load()
+    assert third.run().counts == {RowState.SUCCEEDED: 2}
+    assert len(either.lines()) == 2
+
+
+def test_a_folder_that_has_nothing_yet_can_be_given_up(scene: Scene) -> None:
+    """Such as one that was misspelt; not while another worker may be about to write to it."""
+    (scene.folder / "file").write_text("")
+    wrong = batch_into(scene, f"{scene.folder}/file", policy=Policy(part_seconds=0.1))
+    wrong.load()
+    database = scene.client().ledger.database  # type: ignore[union-attr]
+    other = Rows(database, 1, "shard-1", 60.0)
+    other.enter(scene.client().ledger.namespace, "default", time.time())  # type: ignore[union-attr]
+    right = batch_into(scene, str(scene.output))
+    with pytest.raises(InvalidSettings, match="another one a campaign of its own"):
+        right.load()
+    other.leave(time.time(), returns=False)
+    assert right.run().counts == {RowState.SUCCEEDED: 2}
+    assert right.summary().output == str(scene.output / "w47")
 
 
 @pytest.mark.usefixtures("impatient")
