@@ -5,7 +5,9 @@ A campaign, as its callers see it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import shlex
 import socket
 import tempfile
 import time
@@ -35,7 +37,7 @@ from tl_orchestration.batch.starting import Starter
 from tl_orchestration.batch.states import FAILURES, RowState
 from tl_orchestration.batch.strays import Strays
 from tl_orchestration.batch.summary import BatchOutcome, BatchSummary, LoadReport
-from tl_orchestration.batch.surveys import polls_p95, started_since, survey
+from tl_orchestration.batch.surveys import count_unkept, polls_p95, started_since, survey
 from tl_orchestration.batch.thrift import Experience
 from tl_orchestration.batch.throttle import Turns, throttled
 from tl_orchestration.batch.unseen import unseen
@@ -47,6 +49,8 @@ from tl_orchestration.fingerprint import Fingerprint, fingerprint
 from tl_orchestration.ledger.entry import OPEN, UNDECIDED, State
 from tl_orchestration.ledger.sql import SqlLedger
 from tl_orchestration.models import RunRequest
+
+log = logging.getLogger(__name__)
 
 #: Part size that is waited for where results go nowhere, seconds.
 _NO_PARTS = 0.5
@@ -181,7 +185,7 @@ class Batch:
             InvalidSettings: There is no such campaign.
         """
         campaign = self._campaigns.named(self.campaign)
-        return evolve(survey(self._database, campaign), polls_p95=polls_p95(self._database, campaign.id))
+        return self._whole(campaign, survey(self._database, campaign))
 
     def started_since(self, at: float) -> bool:
         """
@@ -339,10 +343,21 @@ class Batch:
         return await asyncio.to_thread(self._concluded, campaign, summary)
 
     def _concluded(self, campaign: Campaign, summary: BatchSummary) -> BatchSummary:
-        whole = evolve(summary, polls_p95=polls_p95(self._database, campaign.id))
+        whole = self._whole(campaign, summary)
+        if whole.unkept:
+            log.warning(
+                "Campaign %s: the results of %d rows were not kept, because they ended in a run without its folder. `tl"
+                " batch retry %s --state RESULT_MISSING`, and the next run with the folder asks for them and starts"
+                " nothing.",
+                *(campaign.name, whole.unkept, shlex.quote(campaign.name)),
+            )
         if self._output is not None:
             manifest.write(self._output, manifest.manifest(self._database, campaign, whole, time.time()))
         return whole
+
+    def _whole(self, campaign: Campaign, summary: BatchSummary) -> BatchSummary:
+        p95, unkept = polls_p95(self._database, campaign.id), count_unkept(self._database, campaign)
+        return evolve(summary, polls_p95=p95, unkept=unkept)
 
     def retry(
         self,
@@ -356,7 +371,8 @@ class Batch:
 
         Args:
             states: Of which rows: ``PARTIAL``, ``FAILED``, ``CANCELLED``, ``EXPIRED``, ``TIMED_OUT``,
-                ``RESULT_MISSING``, ``REJECTED``, ``UNKNOWN``.
+                ``RESULT_MISSING``, ``REJECTED``, ``UNKNOWN``. With ``RESULT_MISSING`` also those that have succeeded
+                and whose results were not kept, because no run had the campaign's folder yet.
             unknown: Of the unknown ones, those that a person has said something about (``tl ledger adopt`` or
                 ``not-started``); ``restart``: all of them, which may start a customer's check twice.
 

@@ -27,6 +27,7 @@ def manifest(database: Database, campaign: Campaign, summary: BatchSummary, now:
         "workflow_definition_id": campaign.definition,
         "revisions": revisions(database, campaign.id),
         "counts": {state.value: count for state, count in sorted(summary.counts.items())},
+        "unkept": summary.unkept,
         "finished": summary.is_finished,
         "requests": dict(summary.requests),
         "load": None if summary.load is None else summary.load.to_dict(),

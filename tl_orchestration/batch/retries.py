@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, String, cast, exists, select, 
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.starting import ledger_key
 from tl_orchestration.batch.states import FAILURES, RowState
+from tl_orchestration.batch.surveys import unkept
 from tl_orchestration.database.tables import entries, rows, slices
 from tl_orchestration.errors import InvalidSettings, NotFound
 from tl_orchestration.ledger.entry import State
@@ -38,7 +39,7 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
     count = 0
     with ledger.database.writing() as connection:
         if RowState.RESULT_MISSING in states:
-            count += _unkept(connection, campaign)
+            count += _asked_again(connection, campaign, states)
         known = [state.value for state in states - {RowState.RESULT_MISSING, RowState.UNKNOWN}]
         if known:
             count += _again(connection, ledger, campaign, mine & rows.c.state.in_(known), attempt=1, restart=False)
@@ -53,10 +54,19 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
     return count
 
 
-def _unkept(connection: Connection, campaign: Campaign) -> int:
+def _asked_again(connection: Connection, campaign: Campaign, states: frozenset[RowState]) -> int:
+    """
+    Results that the service did not give, and those that a campaign with a folder for them has not kept. Rows in the
+    other states that a person names are started again instead.
+    """
+    ended = {"state": RowState.ENDED.value, "owner": None}
     missing = (rows.c.campaign == campaign.id) & (rows.c.state == RowState.RESULT_MISSING.value)
-    back = {"state": RowState.ENDED.value, "owner": None, "reason": None, "part": None, "line": None}
-    return connection.execute(update(rows).where(missing).values(**back)).rowcount
+    back = {**ended, "reason": None, "part": None, "line": None}
+    count = connection.execute(update(rows).where(missing).values(**back)).rowcount
+    if campaign.output is not None:
+        left = unkept(campaign) & rows.c.state.not_in([state.value for state in states])
+        count += connection.execute(update(rows).where(left).values(**ended)).rowcount
+    return count
 
 
 def _judged(

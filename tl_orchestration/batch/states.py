@@ -21,8 +21,9 @@ class RowState(StrEnum):
 
     An ``ENDED`` row's result has yet to be kept; with the state after it, the place of the result is on record, or that
     the service does not give it (``RESULT_MISSING``). Only an explicit retry leads back to ``PENDING``, from
-    ``RESULT_MISSING`` to ``ENDED``, and for ``INVALID`` another pass over the source. A row that such a pass takes out
-    while its start is under way has started all the same.
+    ``RESULT_MISSING`` to ``ENDED`` (as from an ending whose result was not kept, in a campaign that keeps results), and
+    for ``INVALID`` another pass over the source. A row that such a pass takes out while its start is under way has
+    started all the same.
     """
 
     PENDING = "PENDING"

@@ -102,6 +102,7 @@ class BatchSummary:
         started_here: Starts of this call.
         requests: Requests by operation, of all workers.
         polls_p95: Polls of an ended row, 95th percentile.
+        unkept: Rows with a result that is in no part although the campaign has a folder: they ended in a run without.
         unread: Rows that the load took in and that could not be started, because the source has changed since.
         load: What the last pass over the source found.
         stop: A person's word: empty, ``DRAIN`` or ``CANCEL``.
@@ -116,6 +117,7 @@ class BatchSummary:
     started_here: int = 0
     requests: Mapping[str, int] = field(factory=dict)
     polls_p95: int | None = None
+    unkept: int = 0
     unread: int = 0
     load: LoadReport | None = None
     stop: str = ""
@@ -172,6 +174,7 @@ class BatchSummary:
             "in_flight": self.in_flight,
             "unknown": self.unknown,
             "failed": self.failed,
+            "unkept": self.unkept,
             "unread": self.unread,
             "started_here": self.started_here,
             "requests": dict(self.requests),

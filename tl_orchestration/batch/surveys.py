@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.intake import CONFLICT, WITHDRAWN
-from tl_orchestration.batch.states import RowState
+from tl_orchestration.batch.states import WITH_RESULT, RowState
 from tl_orchestration.batch.summary import BatchSummary
 from tl_orchestration.database.engine import Database
 from tl_orchestration.database.tables import quotas, requests, rows
@@ -89,4 +89,22 @@ def started_since(database: Database, campaign: Campaign, at: float) -> bool:
         return connection.execute(query).first() is not None
 
 
-__all__ = ["polls_p95", "started_since", "survey"]
+def unkept(campaign: Campaign) -> ColumnElement[bool]:
+    """
+    Which rows have a result that is in no part, because they ended in a run without the campaign's folder.
+    """
+    ended = rows.c.state.in_([state.value for state in WITH_RESULT])
+    return (rows.c.campaign == campaign.id) & ended & rows.c.part.is_(None)
+
+
+def count_unkept(database: Database, campaign: Campaign) -> int:
+    """
+    How many these are; none where the campaign has no folder.
+    """
+    if campaign.output is None:
+        return 0
+    with database.reading() as connection:
+        return connection.scalar(select(func.count()).where(unkept(campaign))) or 0
+
+
+__all__ = ["count_unkept", "polls_p95", "started_since", "survey", "unkept"]

@@ -201,7 +201,8 @@ def cancel(choices: Choices, campaign: str, drain: bool, as_json: bool) -> int:
 @connecting
 def retry(choices: Choices, campaign: str, states: tuple[str, ...], unknown_anyway: bool, as_json: bool) -> int:
     """
-    Let rows be started again by the next `tl batch run`; RESULT_MISSING: only have their results asked for again.
+    Let rows be started again by the next `tl batch run`; RESULT_MISSING: only have their results asked for again, also
+    of rows that ended before the campaign had its --output.
     """
     from tl_orchestration.batch import RowState
 

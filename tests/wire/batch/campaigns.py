@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import frozen
+from sqlalchemy import create_engine, text
 
 from tests.remote import TOKEN, Remote
 from tl_orchestration import AsyncClient, OrganizationToken, Settings
@@ -116,3 +117,13 @@ class Scene:
         How often each customer was started, by the service's own account.
         """
         return Counter(str(start["parameters"]["firstName"]) for start in self.remote.starts())
+
+
+def told(scene: Scene, statement: str) -> None:
+    """
+    Have the store say what would take too long to come about.
+    """
+    engine = create_engine(scene.store)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

@@ -36,6 +36,7 @@ SUMMARY = {
     "in_flight",
     "unknown",
     "failed",
+    "unkept",
     "unread",
     "started_here",
     "requests",
@@ -303,6 +304,26 @@ def test_a_retry_takes_the_states_that_it_names(scene: Scene) -> None:
     assert answer(*run_it)["counts"] == {"SUCCEEDED": 3}
     assert len(scene.remote.starts()) == 5
     assert call("retry", "w47", "--state", "SUCCEEDED").exit_code == 2
+
+
+def test_results_that_were_not_kept_are_asked_for_later(scene: Scene) -> None:
+    """A run that has a folder at last names the command; a campaign that never had one has nothing to say."""
+    file = book(scene, 2)
+    with_folder, without = run(scene, file), run(scene, file)[:-2]
+    silent = call(*without, "--json")
+    assert (silent.exit_code, json.loads(silent.stdout)["unkept"]) == (0, 0)
+    assert "RESULT_MISSING" not in silent.stderr
+    told = call(*with_folder, "--json")
+    assert json.loads(told.stdout)["unkept"] == 2
+    assert "the results of 2 rows were not kept" in told.stderr
+    assert "`tl batch retry w47 --state RESULT_MISSING`" in told.stderr
+    assert answer("status", "w47")["unkept"] == 2
+    assert answer("retry", "w47", "--state", "RESULT_MISSING") == {"campaign": "w47", "retried": 2}
+    kept = call(*with_folder, "--json")
+    assert json.loads(kept.stdout)["unkept"] == 0
+    assert "RESULT_MISSING" not in kept.stderr
+    assert len(scene.lines()) == 2
+    assert len(scene.remote.starts()) == 2
 
 
 def test_an_export_names_every_row_and_no_result(scene: Scene) -> None:

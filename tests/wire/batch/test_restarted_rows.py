@@ -5,20 +5,9 @@ Rows that are started once more: under the brakes of a campaign, and after their
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import create_engine, text
 
-from tests.wire.batch.campaigns import Scene, records, write
+from tests.wire.batch.campaigns import Scene, records, told, write
 from tl_orchestration.batch import BatchOutcome, Limits, Policy, RowState
-
-
-def told(scene: Scene, statement: str) -> None:
-    """
-    Have the store say what would take too long to come about.
-    """
-    engine = create_engine(scene.store)
-    with engine.begin() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
 
 
 @pytest.mark.parametrize("brake", [Policy(max_starts=3), Policy(canary=3)], ids=["max_starts", "canary"])

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
 
 from tests.remote import TOKEN
-from tests.wire.batch.campaigns import Scene, records, write
+from tests.wire.batch.campaigns import Scene, records, told, write
 from tl_orchestration import AsyncClient, OrganizationToken
 from tl_orchestration.batch import Batch, BatchOutcome, Book, Policy, RowState, following
 from tl_orchestration.batch.rows import Rows
@@ -158,6 +158,45 @@ def test_a_folder_that_has_nothing_yet_can_be_given_up(scene: Scene) -> None:
     other.leave(time.time(), returns=False)
     assert right.run().counts == {RowState.SUCCEEDED: 2}
     assert right.summary().output == str(scene.output / "w47")
+
+
+def test_results_of_a_run_without_a_folder_can_be_had(either: Scene) -> None:
+    """They are asked for again and nothing is started; without a folder there is nothing to ask for."""
+    either.remote.order("start", "status", status=400)
+    book = either.book(write(either.folder / "in.jsonl", records(4)))
+    without = Batch(either.client(), "w47", book, policy=Policy(starts_at_once=1))
+    without.load()
+    counts = {RowState.SUCCEEDED: 3, RowState.REJECTED: 1}
+    summary = without.run()
+    assert (summary.counts, summary.unkept, without.retry([RowState.RESULT_MISSING])) == (counts, 0, 0)
+    batch = either.batch(book)
+    batch.load()
+    assert batch.run().unkept == 3
+    assert json.loads((either.output / "w47" / "manifest.json").read_text())["unkept"] == 3
+    assert batch.retry([RowState.RESULT_MISSING]) == 3
+    summary = batch.run()
+    assert (summary.counts, summary.unkept, summary.started_here) == (counts, 0, 0)
+    assert sorted(line["result"]["decision"] for line in either.lines()) == ["approve"] * 3
+    assert len(newest(either)) == 3
+    assert len(either.remote.starts()) == 3
+    assert batch.retry([RowState.RESULT_MISSING]) == 0
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["only its result", "the row"])
+def test_a_partial_ending_is_started_again_where_its_state_is_named(scene: Scene, again: bool) -> None:
+    """Else only its result is asked for, which no run has kept."""
+    book = scene.book(write(scene.folder / "in.jsonl", records(2)))
+    without = Batch(scene.client(), "w47", book)
+    without.load()
+    without.run()
+    told(scene, "UPDATE tl_batch_rows SET state = 'PARTIAL', status = 'PARTIAL'")
+    batch = scene.batch(book)
+    batch.load()
+    named = [RowState.RESULT_MISSING, RowState.PARTIAL] if again else [RowState.RESULT_MISSING]
+    assert batch.retry(named) == 2
+    assert batch.run().counts == {RowState.SUCCEEDED if again else RowState.PARTIAL: 2}
+    assert len(scene.remote.starts()) == (4 if again else 2)
+    assert len(scene.lines()) == 2
 
 
 @pytest.mark.usefixtures("impatient")
