@@ -18,6 +18,7 @@ from tl_orchestration.database.tables import campaigns, rows, slices
 from tl_orchestration.errors import LedgerError
 from tl_orchestration.fingerprint import Fingerprint
 
+CHANGED = "changed after it had started"
 CONFLICT = "several different records have this key"
 WITHDRAWN = "the source no longer has it"
 #: States in which a row has never been started, so that another record may take its place.
@@ -42,7 +43,7 @@ class Tally:
     """
 
     collapsed: int = 0
-    changed: int = 0
+    changed: list[Incoming] = field(factory=list)
     conflicting: list[Incoming] = field(factory=list)
 
 
@@ -201,7 +202,7 @@ class Intake:
         if found["state"] in _REPLACEABLE:
             found["fingerprint"], found["fingerprint_key_id"] = one.fingerprint.digest, one.fingerprint.key_id
         elif one.fingerprint.differs_from(found["fingerprint"], found["fingerprint_key_id"]):
-            tally.changed += 1
+            tally.changed.append(one)
 
     def _change(self, connection: Connection, changes: Sequence[Mapping[str, Any]]) -> None:
         """
@@ -224,4 +225,4 @@ class Intake:
                 )
 
 
-__all__ = ["CONFLICT", "WITHDRAWN", "Incoming", "Intake", "Tally"]
+__all__ = ["CHANGED", "CONFLICT", "WITHDRAWN", "Incoming", "Intake", "Tally"]

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from tl_orchestration.batch.campaigns import Campaign, Campaigns
 from tl_orchestration.batch.columns import BadRow
-from tl_orchestration.batch.intake import CONFLICT, Incoming, Intake
+from tl_orchestration.batch.intake import CHANGED, CONFLICT, Incoming, Intake
 from tl_orchestration.batch.places import Place
 from tl_orchestration.batch.policy import Book, Policy
 from tl_orchestration.batch.rejects import Rejects
@@ -162,12 +162,14 @@ class Loader:
             tally = intake.take(portion.locator, incoming, self._now())
             for one in tally.conflicting:
                 rejects.add(one.row, one.key, self._book.columns.key, CONFLICT)
+            for one in tally.changed:
+                rejects.note(one.row, one.key, CHANGED)
             report = evolve(
                 report,
                 read=report.read + len(portion.records),
                 collapsed=report.collapsed + tally.collapsed,
                 conflicting=report.conflicting + len(tally.conflicting),
-                changed=report.changed + tally.changed,
+                changed=report.changed + len(tally.changed),
             )
         rejects.flush()
         report = evolve(

@@ -1,5 +1,5 @@
 """
-What cannot be run, as files: key, column and reason, never a value.
+What cannot be run, or not as the source has it now, as files: key, column and reason, never a value.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Any
 
 from tl_orchestration.batch.places import Place
 
-#: Lines of one file, and how many are told in the report as well.
+#: Lines of one file, and how many are told in the report as well: of what cannot be run, and of the others.
 _LINES = 10_000
 _SAMPLES = 10
+_NOTED = 5
 
 
 class Rejects:
@@ -26,17 +27,33 @@ class Rejects:
         self._load = load
         self._lines: list[str] = []
         self.count = 0
-        self.samples: list[dict[str, Any]] = []
+        self._rejected: list[dict[str, Any]] = []
+        self._noted: list[dict[str, Any]] = []
         self.files: list[str] = []
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """
+        Some of it; what cannot be run comes first.
+        """
+        return [*self._rejected, *self._noted]
 
     def add(self, row: int, key: str | None, column: str | None, reason: str) -> None:
         """
-        One more. ``row`` counts the records from 1.
+        One more that cannot be run. ``row`` counts the records from 1.
         """
-        line = {"row": row, "key": key, "column": column, "reason": reason}
         self.count += 1
-        if len(self.samples) < _SAMPLES:
-            self.samples.append(line)
+        self._tell({"row": row, "key": key, "column": column, "reason": reason}, self._rejected, _SAMPLES)
+
+    def note(self, row: int, key: str, reason: str) -> None:
+        """
+        One that somebody should know of. It is not counted.
+        """
+        self._tell({"row": row, "key": key, "column": None, "reason": reason}, self._noted, _NOTED)
+
+    def _tell(self, line: dict[str, Any], samples: list[dict[str, Any]], most: int) -> None:
+        if len(samples) < most:
+            samples.append(line)
         if self._folder is not None:
             self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
             if len(self._lines) >= _LINES:

@@ -30,8 +30,8 @@ class LoadReport:
         rejected: Records that cannot be run.
         changed: Keys that have started with another record than the source has now.
         withdrawn: Keys that the source no longer has, and that had not started.
-        samples: Some of what was rejected: ``{"row", "key", "column", "reason"}``.
-        rejects: Files with all of it.
+        samples: Some of what was rejected, then of what changed: ``{"row", "key", "column", "reason"}``.
+        rejects: Files with all of both.
         skipped: Whether nothing was read, because this source is loaded already.
     """
 

@@ -47,9 +47,10 @@ def tell_load(report: LoadReport) -> None:
     if report.conflicting:
         tell(f"{report.conflicting} keys have several different rows; none of these is started.")
     for one in report.samples:
-        tell(f"  row {one['row']}, key {one['key']}, column {one['column']}: {one['reason']}")
+        where = ", ".join(f"{name} {one[name]}" for name in ("row", "key", "column") if one[name] is not None)
+        tell(f"  {where}: {one['reason']}")
     for name in report.rejects:
-        tell(f"All of what cannot be run is in {name}, beside the results.")
+        tell(f"All of these are in {name}, beside the results.")
 
 
 def answer(summary: BatchSummary, *, as_json: bool) -> int:

@@ -375,6 +375,9 @@ def test_a_source_that_changes_is_read_again(scene: Scene) -> None:
     again = scene.batch(book)
     report = again.load()
     assert (report.accepted, report.changed, report.withdrawn) == (3, 1, 0)
+    told = {"row": 2, "key": "a", "column": None, "reason": "changed after it had started"}
+    assert (list(report.samples), report.is_clean) == ([told], True)
+    assert [json.loads(line) for line in (scene.output / "w47" / report.rejects[0]).read_text().splitlines()] == [told]
     assert again.run().counts == {RowState.SUCCEEDED: 3}
     assert scene.started() == {"Ada": 1, "Robert": 1, "Cy": 1}
     write(file, [{"id": "a", "first": "Ada"}])

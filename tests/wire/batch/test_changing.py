@@ -4,6 +4,7 @@ Sources that change, keys that are no keys, and campaigns that come again.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,33 @@ def test_rows_that_the_source_no_longer_has_count_as_failed(scene: Scene) -> Non
     batch.load()
     assert batch.run().failed == 0
     assert scene.started() == {"Bob": 3}
+
+
+def test_every_row_that_changed_after_its_start_is_named(scene: Scene) -> None:
+    """By its key: in the reject file all of them, in the report some behind what cannot be run; and no value."""
+    file = write(scene.folder / "in.jsonl", records(30))
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    batch.run()
+    write(file, [{"id": f"c{number:05}", "first": "Secret"} for number in range(30)] + [{"id": "d"}])
+    report = batch.load()
+    assert (report.changed, report.rejected, report.is_clean) == (30, 1, False)
+    assert [one["key"] for one in report.samples] == ["d", *(f"c{number:05}" for number in range(5))]
+    lines = (scene.output / "w47" / report.rejects[0]).read_text()
+    assert "Secret" not in lines
+    changed = [one["key"] for one in map(json.loads, lines.splitlines()) if one["reason"].startswith("changed after")]
+    assert changed == [f"c{number:05}" for number in range(30)]
+
+
+def test_rows_that_were_withdrawn_are_named_by_the_export(scene: Scene) -> None:
+    """With the reason why they were not started."""
+    file = write(scene.folder / "in.jsonl", records(3))
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    write(file, records(1))
+    assert batch.load().withdrawn == 2
+    withdrawn = [(row["key"], row["reason"]) for row in batch.export([RowState.INVALID])]
+    assert withdrawn == [(key, "the source no longer has it") for key in ("c00001", "c00002")]
 
 
 def test_keys_that_conflict_are_the_loads_to_tell(scene: Scene) -> None:

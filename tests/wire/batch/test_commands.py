@@ -198,11 +198,23 @@ def test_a_dry_run_sends_and_keeps_nothing(scene: Scene) -> None:
     report = json.loads(result.stdout)
     assert (report["read"], report["accepted"], report["rejected"]) == (2, 1, 1)
     assert "1 rows cannot be run." in result.stderr
-    assert "key b, column first" in result.stderr
+    assert "  row 2, key b, column first: " in result.stderr
     assert "Secret" not in result.output
     assert scene.remote.starts() == []
     assert not scene.output.exists()
     assert call("status", "w47").exit_code == 2
+
+
+def test_rows_that_changed_after_their_start_are_named(scene: Scene) -> None:
+    """Some on stderr, all in the file that it names; without a value."""
+    file = book(scene, 2)
+    call(*run(scene, file))
+    write(Path(file), [{"id": f"c{number:05}", "first": "Secret"} for number in range(2)])
+    result = call(*run(scene, file))
+    assert "2 rows changed after they had started.\n" in result.stderr
+    assert "  row 1, key c00000: changed after it had started\n" in result.stderr
+    assert "All of these are in rejects-002-000.jsonl, beside the results.\n" in result.stderr
+    assert "Secret" not in result.output
 
 
 def test_a_strict_run_starts_nothing_where_a_row_is_bad(scene: Scene) -> None:
