@@ -195,6 +195,8 @@ def check_end(summary: BatchSummary, task: TransactionlinkBatchOperator) -> None
 
 
 def _tell_load(campaign: str, report: LoadReport) -> None:
+    if report.gone:
+        return  # the core's log says so
     if report.skipped:
         log.info("The source of campaign %s is loaded already, and has not changed.", campaign)
         return

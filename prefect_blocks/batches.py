@@ -207,7 +207,11 @@ def load_batch(order: BatchOrder) -> dict[str, Any]:
     log = get_run_logger()
     with order.opened() as batch:
         report = batch.load()
-    if report.skipped:
+    if report.gone:
+        log.warning(
+            "Campaign %s: its source is not there any more, and nothing of it is to be started.", order.campaign
+        )
+    elif report.skipped:
         log.info("Campaign %s: its source is loaded already, and has not changed.", order.campaign)
     else:
         log.info("Campaign %s: %d rows read, %d can be run.", order.campaign, report.read, report.accepted)

@@ -296,6 +296,8 @@ class StorageFailed(TransactionlinkError):
     """A storage did not take the file of a result, or did not give it back. The service still has the result."""
 
     retryable = True
+    #: Whether the file that was to be read is not there.
+    is_missing: bool = False
 
 
 class ExecutionFailed(TransactionlinkError):

@@ -130,7 +130,7 @@ class Batch:
         Read the source once: check and map every row, and put its key on record. Nothing is sent.
 
         A source that is loaded already, and has not changed, is not read again; while another process loads it, this
-        waits.
+        waits. One that was loaded to its end, and is not there any more, is not needed unless rows are left to start.
 
         Args:
             again: Read it whatever is known. A SQL query is read again only then.

@@ -164,6 +164,16 @@ class Campaigns:
             connection.execute(update(campaigns).where(here).values(output=output))
         return evolve(known, output=output)
 
+    def starts_more(self, campaign: Campaign) -> bool:
+        """
+        Whether rows are left to start, and nobody has said that they are not to be.
+        """
+        if campaign.stop:
+            return False
+        pending = select(rows.c.key).where(rows.c.campaign == campaign.id, rows.c.state == RowState.PENDING.value)
+        with self._database.reading() as connection:
+            return connection.execute(pending.limit(1)).first() is not None
+
     def stop(self, name: str, how: Stop) -> None:
         """
         Put a person's word on record.

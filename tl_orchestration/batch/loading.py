@@ -23,7 +23,7 @@ from tl_orchestration.batch.rejects import Rejects
 from tl_orchestration.batch.sources import Portion, Source, Unreadable
 from tl_orchestration.batch.summary import LoadReport
 from tl_orchestration.database.engine import Database
-from tl_orchestration.errors import InvalidRequest, LedgerError
+from tl_orchestration.errors import InvalidRequest, LedgerError, StorageFailed
 from tl_orchestration.fingerprint import Fingerprint
 from tl_orchestration.models import RunRequest
 
@@ -76,7 +76,8 @@ class Loader:
 
     def load(self, *, again: bool, stop: Callable[[], bool] = lambda: False) -> LoadReport:
         """
-        Load, unless this very source is loaded; wait while another process does.
+        Load, unless this very source is loaded; wait while another process does. A source that is not there any more
+        is not needed where it was loaded to its end and nothing is left to start.
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
@@ -84,8 +85,13 @@ class Loader:
                 in another folder.
             StorageFailed, LedgerError: The source cannot be read, or the database not written.
         """
-        source = self._book.source.with_columns(self._book.columns.key, self._book.columns.named())
-        identity = self._identity(source)
+        try:
+            source = self._book.source.with_columns(self._book.columns.key, self._book.columns.named())
+            identity = self._identity(source)
+        except StorageFailed as error:
+            if again or not error.is_missing or (loaded := self._needed_no_more()) is None:
+                raise
+            return loaded
         while True:
             campaign, turn = self._campaigns.open_for_loading(
                 self._name,
@@ -105,6 +111,20 @@ class Loader:
             if stop():
                 raise LedgerError(f"Stopped as asked, while another process loads campaign {self._name}.")
             time.sleep(_LOOK)
+
+    def _needed_no_more(self) -> LoadReport | None:
+        """
+        What the source had, where nothing of it is left to start; else None.
+        """
+        found = self._campaigns.find(self._name)
+        if found is None or not found.is_loaded or self._campaigns.starts_more(found):
+            return None
+        log.warning(
+            "The source of campaign %s is not there any more. Nothing of it is to be started, so the campaign goes on"
+            " without it.",
+            self._name,
+        )
+        return evolve(found.loaded or LoadReport(), skipped=True, gone=True)
 
     def _identity(self, source: Source) -> str | None:
         told = source.identity()

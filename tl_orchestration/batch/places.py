@@ -128,7 +128,10 @@ class Place:
             raise self._failed("removed", error) from None
 
     def _failed(self, what: str, error: Exception) -> StorageFailed:
-        return StorageFailed(f"{self.shown} could not be {what} ({type(error).__name__}).")
+        failed = StorageFailed(f"{self.shown} could not be {what} ({type(error).__name__}).")
+        if what == "read" and isinstance(error, FileNotFoundError):
+            failed.is_missing = True
+        return failed
 
 
 def place(where: str | Path | Place | PathOfAStorage) -> Place:

@@ -51,6 +51,8 @@ def opened(claimed: Claimed, book: Book, fingerprint: Callable[[RunRequest], Fin
         StorageFailed: The source cannot be read.
     """
     records: dict[str, Record] = {}
+    if not claimed.rows:
+        return Slice(claimed.id, deque(), [])  # its source may be gone
     for record in book.source.again(claimed.locator, [row.key for row in claimed.rows]):
         try:
             records.setdefault(book.columns.key_of(record), record)

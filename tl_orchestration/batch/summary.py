@@ -33,6 +33,7 @@ class LoadReport:
         samples: Some of what was rejected, then of what changed: ``{"row", "key", "column", "reason"}``.
         rejects: Files with all of both.
         skipped: Whether nothing was read, because this source is loaded already.
+        gone: Whether the source is not there any more; nothing was read, and nothing of it is left to start.
     """
 
     read: int = 0
@@ -45,6 +46,7 @@ class LoadReport:
     samples: tuple[Mapping[str, Any], ...] = field(default=(), converter=_listed)
     rejects: tuple[str, ...] = field(default=(), converter=_listed)
     skipped: bool = False
+    gone: bool = False
 
     @property
     def is_clean(self) -> bool:

@@ -32,6 +32,8 @@ def tell_load(report: LoadReport) -> None:
     """
     Tell what a pass over the source has found.
     """
+    if report.gone:
+        return  # the log says so
     if report.skipped:
         tell("The source is loaded already, and has not changed.")
         return

@@ -266,6 +266,18 @@ def test_a_cancel_ends_what_is_in_flight_until_it_is_taken_back(scene: Scene, in
     assert resumed["counts"] == {"CANCELLED": 2, "SUCCEEDED": 1}
 
 
+def test_a_cancelled_campaign_is_seen_to_without_its_book(scene: Scene, in_flight: str) -> None:
+    """The run warns that it is gone, and does not say that it has not changed."""
+    Path(in_flight).unlink()
+    assert "could not be read (FileNotFoundError)" in call(*run(scene, in_flight)).stderr
+    call("cancel", "w47")
+    seen_to = call(*run(scene, in_flight, "--worker", "shard-0", "--json"))
+    assert (seen_to.exit_code, json.loads(seen_to.stdout)["counts"]) == (40, {"CANCELLED": 2, "PENDING": 1})
+    assert "The source of campaign w47 is not there any more." in seen_to.stderr
+    assert "has not changed" not in seen_to.stderr
+    assert answer("purge", "w47") == {"campaign": "w47", "purged": 3}
+
+
 def test_a_drain_cancels_nothing(scene: Scene, in_flight: str) -> None:
     """What is in flight comes to its end, and the rest is left."""
     assert answer("cancel", "w47", "--drain") == {"campaign": "w47", "cancelled": 0, "drain": True}

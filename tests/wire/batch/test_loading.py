@@ -1,5 +1,5 @@
 """
-Sources that are slow to give their rows.
+Sources that are slow to give their rows, or gone.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pyarrow  # type: ignore[import-untyped]  # it has no types
 import pytest
 from attrs import define, field
+from pyarrow import parquet
 
-from tests.wire.batch.campaigns import COLUMNS, Scene, records
-from tl_orchestration.batch import Book, LoadReport, Policy
+from tests.wire.batch.campaigns import COLUMNS, Scene, records, told, write
+from tl_orchestration.batch import Book, Limits, LoadReport, Policy, RowState
 from tl_orchestration.batch.intake import Intake
 from tl_orchestration.batch.sources import Portion, Record
-from tl_orchestration.errors import LedgerError
+from tl_orchestration.errors import LedgerError, StorageFailed
 
 LEASE = 1.0
 
@@ -91,3 +94,70 @@ def test_a_loader_that_died_is_taken_over_after_a_lease(scene: Scene) -> None:
         with pytest.raises(KeyboardInterrupt):
             load(scene, Slow(meanwhile=die), "shard-0")
     assert load(scene, Slow(), "shard-1").accepted == 3
+
+
+@pytest.fixture(params=["jsonl", "csv", "parquet"])
+def file(request: pytest.FixtureRequest, scene: Scene) -> Path:
+    """
+    A book of four customers.
+    """
+    path = scene.folder / f"in.{request.param}"
+    if request.param == "jsonl":
+        return write(path, records(4))
+    if request.param == "csv":
+        path.write_text("id,first\n" + "".join(f"{one['id']},{one['first']}\n" for one in records(4)))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(list(records(4))), path)
+    return path
+
+
+def test_what_runs_is_seen_to_where_the_book_is_gone(
+    scene: Scene, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All was started, and a customer book is deleted for good reasons: its results are kept all the same."""
+    batch = scene.batch(scene.book(file), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == 4
+    told(scene, "UPDATE tl_batch_slices SET open = 1")  # a worker was killed between the last start and this
+    file.unlink()
+    report = batch.load()
+    assert (report.skipped, report.gone, report.accepted) == (True, True, 4)
+    assert "The source of campaign w47 is not there any more" in caplog.text
+    assert batch.run().counts == {RowState.SUCCEEDED: 4}
+    assert len(scene.lines()) == 4
+    with pytest.raises(StorageFailed, match="FileNotFoundError"):
+        batch.load(again=True)
+
+
+def test_a_cancelled_campaign_needs_no_book(scene: Scene, file: Path) -> None:
+    """Its rows that were not started are not to be, so it can be seen to and purged; taken back, it needs the book."""
+    scene.remote.define("kyc-approve", duration=None)
+    batch = scene.batch(scene.book(file), limits=Limits(in_flight=2), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == 2
+    file.unlink()
+    with pytest.raises(StorageFailed, match="FileNotFoundError"):
+        batch.load()
+    assert scene.cancel() == 2
+    assert batch.load().gone
+    assert batch.run().counts == {RowState.CANCELLED: 2, RowState.PENDING: 2}
+    batch.resume()
+    with pytest.raises(StorageFailed, match="FileNotFoundError"):
+        batch.load()
+    assert batch.purge() == 4
+
+
+@pytest.mark.parametrize("file", ["csv"], indirect=True)
+def test_a_book_that_is_there_and_broken_is_an_error(scene: Scene, file: Path) -> None:
+    """Also where nothing is left to start; as is one that is gone and was never loaded."""
+    other = scene.batch(scene.book(scene.folder / "none.csv"))
+    for load_it in (other.load, other.check):
+        with pytest.raises(StorageFailed, match="FileNotFoundError"):
+            load_it()
+    batch = scene.batch(scene.book(file))
+    batch.load()
+    batch.run()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StorageFailed, match="IsADirectoryError"):
+        batch.load()
