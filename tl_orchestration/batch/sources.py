@@ -4,6 +4,7 @@ What a campaign reads: a source gives its records in portions, and each portion 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +53,10 @@ class Source(Protocol):
     def portions(self, size: int) -> Iterator[Portion]:
         """
         Everything, in portions of at most ``size`` records.
+
+        Raises:
+            InvalidSettings: From some record on, the source is not of its kind.
+            StorageFailed: It cannot be read.
         """
 
     def again(self, locator: Mapping[str, Any], keys: Sequence[str]) -> list[Record]:
@@ -66,6 +71,17 @@ class Source(Protocol):
         Raises:
             InvalidSettings: It does not have one of them.
         """
+
+
+def check_names(what: str, names: Sequence[str], wanted: frozenset[str]) -> None:
+    """
+    Raises:
+        InvalidSettings: A column is missing, or there twice.
+    """
+    if missing := sorted(wanted - set(names)):
+        raise InvalidSettings(f"{what} has no column {', '.join(missing)}.")
+    if double := [name for name, count in Counter(names).items() if count > 1]:
+        raise InvalidSettings(f"{what} has a column twice: {', '.join(name or '(no name)' for name in double)}.")
 
 
 def source(where: str | Path | Place | PathOfAStorage) -> Source:
@@ -94,4 +110,4 @@ def source(where: str | Path | Place | PathOfAStorage) -> Source:
     )
 
 
-__all__ = ["Portion", "Record", "Source", "Unreadable", "source"]
+__all__ = ["Portion", "Record", "Source", "Unreadable", "check_names", "source"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import traceback
@@ -88,6 +89,104 @@ def test_bad_records_do_not_hide_the_next_ones(tmp_path: Path) -> None:
     table.write_bytes(b"id,name\n1,a\n2\n3,\xff\n4,b\n")
     (portion,) = source(table).portions(10)
     assert [isinstance(record, Unreadable) for record in portion.records] == [False, True, True, False]
+
+
+def table(folder: Path, text: str | bytes) -> Source:
+    file = folder / "in.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return source(file).with_columns("id", frozenset({"id"}))
+
+
+def told(given: Source) -> list[Any]:
+    """
+    The keys of all records, and the reasons of those that cannot be read.
+    """
+    records = [record for portion in given.portions(2) for record in portion.records]
+    return [record.reason if isinstance(record, Unreadable) else record["id"] for record in records]
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [
+        ('c1,Ada,"Main St 1\nc2,Bea,High St 2\nc3,Cy,Low St 3\n', r"row 1 \(lines 2 to 4\)"),
+        ('c1,Ada,Main St 1\nc2,Bea,High St 2\nc3,Cy,"Low St 3', r"row 3 \(line 4\)"),
+        ('c1,Ada,x\n\nc2,Bea,"High St 2\nc3,Cy,"Low St 3"\nc4,Dan,x\n', r"row 2 \(lines 4 to 5\)"),
+        ('"c1","Ada","Main St 1\n"c2","Bea","High St 2"\n"c3","Cy","x"\n', r"row 1 \(lines 2 to 3\)"),
+        ('c1,"x"y,"Main St\nc9,Eve,Low St\nLondon"\n', r"row 1 \(line 2\)"),
+        ('c1,Ada,"' + "c2,Bea,High St 2\n" * 300_000, r"row 1 \(lines 2 to \d+\)"),
+        ("c1,Ada," + "x" * LONGEST_LINE + "\nc2,Bea,y\n", r"row 1 \(line 2\)"),
+    ],
+    ids=["never", "at the end", "at another's", "all quoted", "in a line", "too far", "long line"],
+)
+def test_quotes_that_do_not_pair_refuse_the_whole_table(tmp_path: Path, rows: str, where: str) -> None:
+    """No customer is read as a part of another one, and none of the rest is taken for a row."""
+    given = table(tmp_path, "id,name,street\n" + rows)
+    with pytest.raises(InvalidSettings, match=rf"in\.csv can be read only until {where}") as caught:
+        list(given.portions(1000))
+    assert "High" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tail", ['c3,Cy,Low St 3"\n', 'c3,Cy",Low St 3\n'])
+def test_rows_between_two_stray_quotes_are_not_sent_as_one(tmp_path: Path, tail: str) -> None:
+    """A value over several lines in which another row seems to begin is told; the next row is read."""
+    first = 'c1,Ada,"Main St 1\n' if tail.endswith('"\n') else 'c1,"Ada,Main St 1\n'
+    given = table(tmp_path, f"id,name,street\n{first}c2,Bea,High St 2\n{tail}c4,Dan,x\n")
+    (reason, key) = told(given)
+    assert "lines 2 to 4, where another row seems to begin" in reason
+    assert key == "c4"
+
+
+def test_a_value_may_have_lines(tmp_path: Path) -> None:
+    """As addresses have, with delimiters in them, wherever their column and the key's are."""
+    addresses = ['c1,Ada,"1 Main St\nFlat 2, Block B, Town\nLondon, Essex, UK"', 'c2,"Be\na","c\n\nd"', "c3,Cy,x"]
+    assert told(table(tmp_path, "id,name,street\n" + "\n".join(addresses))) == ["c1", "c2", "c3"]
+    behind = '"1 Main St\nLondon",Ada,c1\r\n"2 Main St\r\nParis",Bea,c2\r\n'
+    assert told(table(tmp_path, "street,name,id\r\n" + behind)) == ["c1", "c2"]
+
+
+def test_a_row_that_is_no_csv_by_itself_hides_no_other(tmp_path: Path) -> None:
+    """Where its quotes pair, the next line is the next row; a quote within a value is one of its signs."""
+    given = table(tmp_path, 'id,name\nc1,"x"y\nc2,5" pipe\nc3,"a ""b"""\nc4\n')
+    assert told(given) == [
+        "it is not CSV (line 2)",
+        "c2",
+        "c3",
+        "it has another number of values than the header (line 5)",
+    ]
+
+
+def test_a_table_that_changed_its_quotes_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """Its rows are missing then; a worker does not end for them."""
+    given = table(tmp_path, "id,name\nc1,Ada\nc2,Bea\n")
+    (portion,) = given.portions(10)
+    assert table(tmp_path, 'id,name\nc1,Ada\n"2,Bea\n').again(portion.locator, ["c1", "c2"]) == [
+        {"id": "c1", "name": "Ada"}
+    ]
+
+
+def test_a_long_value_is_one(tmp_path: Path) -> None:
+    """Up to the length of a line, also where somebody has lowered the limit of the csv module."""
+    former = csv.field_size_limit(10)
+    try:
+        long = "x" * (LONGEST_LINE - 100)
+        (portion,) = table(tmp_path, f'id,name\nc1,"{long}"\n').portions(10)
+        assert portion.records == [{"id": "c1", "name": long}]
+        assert csv.field_size_limit() == LONGEST_LINE
+        csv.field_size_limit(2 * LONGEST_LINE)
+        assert told(table(tmp_path, "id,name\nc1,x\n")) == ["c1"]
+        assert csv.field_size_limit() == 2 * LONGEST_LINE
+    finally:
+        csv.field_size_limit(former)
+
+
+def test_a_header_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    """Quoted behind a byte-order mark; refused with a name twice, or where it is no CSV."""
+    assert told(table(tmp_path, '\ufeff"id","name"\n"c1","Ada"\n')) == ["c1"]
+    with pytest.raises(InvalidSettings, match=r"has a column twice: name, \(no name\)\."):
+        table(tmp_path, "id,name,name,,\n")
+    for torn in ('id,"name\nc1,Ada\n', "id,x\ry\n", "id," + "x" * LONGEST_LINE):
+        with pytest.raises(InvalidSettings, match=r"The header of the source .* is not CSV"):
+            table(tmp_path, torn)
 
 
 def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
