@@ -1,28 +1,35 @@
 """
-Whether more rows of a campaign have failed than its owner allows, and what a person can do about each kind of them.
+Whether a campaign has come to what its owner wants: rows that could not be run or have failed, and what a person can do
+about each kind of them.
 """
 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_orchestration.batch.states import RowState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from tl_orchestration.batch.summary import BatchSummary
+    from tl_orchestration.batch.summary import BatchSummary, LoadReport
+
+#: Rows whose reasons are told.
+_REASONS = 3
 
 
 def too_many_failed(summary: BatchSummary, most: int | None, share: float | None) -> str | None:
     """
-    What to tell if more rows have failed, or are of unknown fate, than the lower of both limits allows; None if not.
+    What to tell if more rows have failed, or are of unknown fate, than the lower of both limits allows; or, whatever
+    these are, if the source has rows and none of them can be run. None if not.
 
     Args:
         most: Rows that may.
         share: The same as a share of all rows, from 0 to 1. With neither, none may.
     """
+    if summary.load is not None and (said := none_can_be_run(summary.campaign, summary.load, summary.output)):
+        return " ".join([said, *remedies(summary)])
     limits = ([] if most is None else [float(most)]) + ([] if share is None else [summary.rows * share])
     if summary.failed + summary.unknown <= min(limits, default=0.0):
         return None
@@ -33,6 +40,30 @@ def too_many_failed(summary: BatchSummary, most: int | None, share: float | None
             *remedies(summary),
         ]
     )
+
+
+def none_can_be_run(campaign: str, report: LoadReport, output: str | None) -> str | None:
+    """
+    What to tell if the last pass over the source has found rows, and none that can be run; None if not.
+
+    Args:
+        output: The folder of its reject files.
+    """
+    if report.accepted or report.is_clean:
+        return None
+    why = "; ".join(map(_reason, report.samples[:_REASONS]))
+    files = ", ".join(name if output is None else f"{output}/{name}" for name in report.rejects)
+    return (
+        f"Campaign {campaign}: none of the {report.read} rows of its source can be run, so none was started."
+        f" {report.rejected} were rejected, and {report.conflicting} keys have several different rows"
+        f"{f', such as {why}' if why else ''}.{f' All of them are in {files}.' if files else ''} Correct the source, or"
+        " which column is what, and run it again (a query with `tl batch run --reload`)."
+    )
+
+
+def _reason(sample: Mapping[str, Any]) -> str:
+    column = "" if sample["column"] is None else f", column {sample['column']}"
+    return f"row {sample['row']}{column}: {sample['reason']}"
 
 
 def remedies(summary: BatchSummary) -> Iterator[str]:
@@ -65,4 +96,4 @@ def remedies(summary: BatchSummary) -> Iterator[str]:
         )
 
 
-__all__ = ["remedies", "too_many_failed"]
+__all__ = ["none_can_be_run", "remedies", "too_many_failed"]

@@ -19,7 +19,7 @@ from rich.console import Console
 from tl_orchestration.cli import stores
 from tl_orchestration.cli.arguments import Command
 from tl_orchestration.cli.batch_progress import BatchProgress
-from tl_orchestration.cli.batch_report import answer, tell_load
+from tl_orchestration.cli.batch_report import answer, answer_check, tell_load
 from tl_orchestration.cli.batch_source import SOURCE_URL, Described
 from tl_orchestration.cli.durations import duration
 from tl_orchestration.cli.interrupts import Interrupts
@@ -142,11 +142,7 @@ def run(
         worker=worker,
     )
     if dry_run:
-        report = one.check()
-        tell_load(report)
-        if as_json:
-            answer_json(report.to_dict())
-        return SUCCESS
+        return answer_check(campaign, one.check(), as_json=as_json)
     with Interrupts(_NOTICE) as interrupts:
         report = one.load(again=again, stop=lambda: interrupts.happened)
         tell_load(report)

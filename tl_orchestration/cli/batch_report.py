@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tl_orchestration.cli.outcomes import INTERRUPTED, ROWS_FAILED, ROWS_LEFT, SUCCESS, UNKNOWN_STARTS
+from tl_orchestration.cli.outcomes import INTERRUPTED, NO_ROWS, ROWS_FAILED, ROWS_LEFT, SUCCESS, UNKNOWN_STARTS
 from tl_orchestration.cli.output import answer_json, answer_lines, tell
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def code_of(summary: BatchSummary) -> int:
     The gravest thing that there is to say about a campaign.
     """
     from tl_orchestration.batch import BatchOutcome
+    from tl_orchestration.batch.judging import none_can_be_run
 
     if summary.outcome is BatchOutcome.INTERRUPTED:
         return INTERRUPTED
@@ -25,6 +26,8 @@ def code_of(summary: BatchSummary) -> int:
         return UNKNOWN_STARTS
     if summary.failed:
         return ROWS_FAILED
+    if summary.load is not None and none_can_be_run(summary.campaign, summary.load, summary.output):
+        return NO_ROWS
     return SUCCESS if summary.is_finished else ROWS_LEFT
 
 
@@ -55,11 +58,26 @@ def tell_load(report: LoadReport) -> None:
         tell(f"All of these are in {name}, beside the results.")
 
 
+def answer_check(campaign: str, report: LoadReport, *, as_json: bool) -> int:
+    """
+    Print what a dry run has found. Returns its exit code.
+    """
+    from tl_orchestration.batch.judging import none_can_be_run
+
+    tell_load(report)
+    if as_json:
+        answer_json(report.to_dict())
+    if said := none_can_be_run(campaign, report, None):
+        tell(said)
+        return NO_ROWS
+    return SUCCESS
+
+
 def answer(summary: BatchSummary, *, as_json: bool) -> int:
     """
     Print a campaign. Returns its exit code.
     """
-    from tl_orchestration.batch.judging import remedies
+    from tl_orchestration.batch.judging import none_can_be_run, remedies
 
     if as_json:
         answer_json(summary.to_dict())
@@ -78,9 +96,11 @@ def answer(summary: BatchSummary, *, as_json: bool) -> int:
                 ("output", summary.output),
             ]
         )
+    if summary.load is not None and (said := none_can_be_run(summary.campaign, summary.load, summary.output)):
+        tell(said)
     for remedy in remedies(summary):
         tell(remedy)
     return code_of(summary)
 
 
-__all__ = ["answer", "code_of", "tell_load"]
+__all__ = ["answer", "answer_check", "code_of", "tell_load"]

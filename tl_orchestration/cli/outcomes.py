@@ -15,6 +15,7 @@ USAGE = 2
 UNKNOWN_STARTS = 21
 ROWS_FAILED = 40
 ROWS_LEFT = 41
+NO_ROWS = 42
 INTERRUPTED = 130
 
 
@@ -68,6 +69,7 @@ OUTCOMES = (
         "batch: rows have ended without success or result, were refused, or changed in the source after it was loaded",
     ),
     Outcome(ROWS_LEFT, "batch: rows are left that this run was not to start (canary, limit, cancel, other workers)"),
+    Outcome(NO_ROWS, "batch: the source has rows, and none of them can be run"),
     Outcome(INTERRUPTED, "interrupted by Ctrl-C or a termination signal", (errors.WaitInterrupted,)),
 )
 

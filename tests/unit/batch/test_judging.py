@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tl_orchestration.batch import BatchSummary, RowState
+from tl_orchestration.batch import BatchSummary, LoadReport, RowState
 from tl_orchestration.batch.judging import remedies, too_many_failed
 
 
@@ -46,6 +46,32 @@ def test_each_kind_has_its_own_remedy() -> None:
     assert "6 rows were not started, because the source has changed" in said
     assert "4 rows have ended, and the service does not give their results: `tl batch retry 'week 47' --state" in said
     assert "(`tl ledger adopt` or `not-started` 'batch/week 47/KEY')" in said
+
+
+@pytest.mark.parametrize("counts", [{}, {RowState.INVALID: 1}, {RowState.SUCCEEDED: 3}])
+def test_a_source_of_which_no_row_can_be_run_has_failed(counts: dict[RowState, int]) -> None:
+    """Whatever the limits are: why, where all reasons are, and what to do."""
+    samples = [
+        {"row": row, "key": "c1", "column": column, "reason": "it is not a date"}
+        for row, column in ((1, "born"), (2, None), (3, "born"), (4, "born"))
+    ]
+    load = LoadReport(read=6, rejected=4, conflicting=1, samples=samples, rejects=["rejects-001-000.jsonl"])
+    said = too_many_failed(BatchSummary(campaign="w47", counts=counts, load=load, output="s3://b/w47"), 10, 1.0)
+    assert said is not None
+    assert "none of the 6 rows of its source can be run" in said
+    assert "4 were rejected, and 1 keys have several different rows" in said
+    assert "row 1, column born: it is not a date; row 2: it is not a date; row 3" in said
+    assert "row 4" not in said
+    assert "in s3://b/w47/rejects-001-000.jsonl" in said
+    assert "`tl batch run --reload`" in said
+
+
+@pytest.mark.parametrize(
+    "load", [None, LoadReport(), LoadReport(read=3, accepted=1, rejected=2), LoadReport(read=2, accepted=2)]
+)
+def test_some_rows_or_none_at_all_are_no_failure(load: LoadReport | None) -> None:
+    """Bad rows among good ones are told by the load; an empty source has nothing to start."""
+    assert too_many_failed(BatchSummary(campaign="w47", counts={}, load=load), None, None) is None
 
 
 def test_only_what_happened_is_told() -> None:

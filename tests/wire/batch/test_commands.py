@@ -217,6 +217,20 @@ def test_rows_that_changed_after_their_start_are_named(scene: Scene) -> None:
     assert "Secret" not in result.output
 
 
+@pytest.mark.parametrize("lines", [[{"id": "a"}], [{"id": "a", "first": "Ada"}, {"id": "a", "first": "Secret"}]])
+def test_a_book_of_which_no_row_can_be_run_exits_with_42(scene: Scene, lines: list[dict[str, str]]) -> None:
+    """Rejected or ambiguous: dry, first, repeated and looked at. An empty book ends well."""
+    file = str(write(scene.folder / "in.jsonl", lines))
+    status = ("status", "w47")
+    for command in (run(scene, file, "--dry-run"), run(scene, file), run(scene, file), status):
+        result = call(*command)
+        assert (result.exit_code, f"none of the {len(lines)} rows" in result.stderr) == (42, True)
+        assert "Secret" not in result.output
+    assert "out/w47/rejects-001-000.jsonl" in result.stderr
+    assert scene.remote.starts() == []
+    assert answer(*run(scene, str(write(scene.folder / "in.jsonl", []))))["outcome"] == "NOTHING_TO_START"
+
+
 def test_a_strict_run_starts_nothing_where_a_row_is_bad(scene: Scene) -> None:
     """One sentence says so; without the option the others run."""
     file = str(write(scene.folder / "in.jsonl", [{"id": "a", "first": "Ada"}, {"id": "b"}]))
