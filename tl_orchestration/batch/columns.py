@@ -14,6 +14,7 @@ from typing import Any, Literal
 from attrs import field, fields, frozen, validators
 
 from tl_orchestration import strict_json
+from tl_orchestration.batch.sources import Unreadable
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.ledger.key import LONGEST_KEY
 from tl_orchestration.models import RunRequest
@@ -128,6 +129,8 @@ class Columns:
             BadRow: It has none that can be used.
         """
         value = record.get(self.key)
+        if isinstance(value, Unreadable):
+            raise BadRow(self.key, value.reason)
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise BadRow(self.key, "there is no key" if value is None else "the key is neither text nor a whole number")
         text = str(value).strip()
@@ -187,6 +190,8 @@ def value_of(record: Mapping[str, Any], column: Column) -> Any:
         BadRow: It is missing, or no such value.
     """
     value = record.get(column.name)
+    if isinstance(value, Unreadable):
+        raise BadRow(column.name, value.reason)
     if value is None or (isinstance(value, str) and not value.strip() and column.type != "as-is"):
         if column.required:
             raise BadRow(column.name, "it is missing or empty")

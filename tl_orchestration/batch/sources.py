@@ -14,13 +14,14 @@ from attrs import frozen
 from tl_orchestration.batch.places import PathOfAStorage, Place, place
 from tl_orchestration.errors import InvalidSettings
 
+#: By the name of the column, a value or an :class:`Unreadable`.
 Record = Mapping[str, Any]
 
 
 @frozen
 class Unreadable:
     """
-    A record that cannot be read at all, and why; without any value.
+    A record, or a value of one, that cannot be read at all, and why; without any value.
     """
 
     reason: str

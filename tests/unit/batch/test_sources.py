@@ -189,6 +189,41 @@ def test_a_header_is_read_as_it_is_meant(tmp_path: Path) -> None:
             table(tmp_path, torn)
 
 
+def test_a_query_may_end_in_a_comment(tmp_path: Path) -> None:
+    """It is closed behind it."""
+    engine = query(tmp_path).database  # type: ignore[attr-defined]
+    given = Query(engine, "SELECT id, name FROM customers WHERE old = 0 -- ours").with_columns("id", frozenset({"id"}))
+    (portion,) = given.portions(100)
+    assert given.again(portion.locator, ["c7"]) == [ROWS[7]]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("SELECT id FORM customers", r'near "customers": syntax error\)'),
+        ("SELECT id, birthday FROM customers", "no such column: birthday"),
+        ("SELECT id FROM customers WHERE name = :nome", "required for bind parameter 'nome'"),
+        ("SELECT id FROM customers WHERE name = (:name) secret", r'near "…": syntax error'),
+    ],
+)
+def test_what_is_wrong_with_a_query_is_told(tmp_path: Path, statement: str, said: str) -> None:
+    """In the driver's words, without the values of its parameters."""
+    engine = query(tmp_path).database  # type: ignore[attr-defined]
+    with pytest.raises(StorageFailed, match=said):
+        Query(engine, statement, {"name": "Secret"}).with_columns("id", frozenset({"id"}))
+
+
+def test_what_is_wrong_with_a_value_is_not_quoted(tmp_path: Path) -> None:
+    """A driver's text may have it once rows are read."""
+    engine = query(tmp_path).database  # type: ignore[attr-defined]
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO customers VALUES ('c9', CAST(X'536563726574FF' AS TEXT), 0)"))
+    given = Query(engine, "SELECT id, name FROM customers").with_columns("id", frozenset({"id"}))
+    with pytest.raises(StorageFailed, match=r"failed \(OperationalError\)") as caught:
+        list(given.portions(100))
+    assert "Secret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
     """As spreadsheets write them."""
     file = tmp_path / "in.csv"

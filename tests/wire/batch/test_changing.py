@@ -84,14 +84,22 @@ def test_a_key_that_is_null_keeps_no_other_from_being_started(scene: Scene, post
 
 
 def test_keys_with_blanks_around_them_are_found_again(scene: Scene, tmp_path: Path) -> None:
-    """The key is what is between."""
+    """The key is what is between; with others than SQL trims, which could not be found, the row is rejected."""
     engine = create_engine(f"sqlite:///{tmp_path}/customers.db")
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE customers (id text, first text)"))
         connection.execute(text("INSERT INTO customers VALUES ('c1', 'Ada'), (' c2 ', 'Bob')"))
+        for key in ("\tc3", "c4\xa0", " c5\n", "\t"):
+            connection.execute(text("INSERT INTO customers VALUES (:key, 'Cy')"), {"key": key})
     query = Query(engine, "SELECT id, first FROM customers")
     batch = scene.batch(Book(workflow_definition_id="kyc-approve", source=query, columns=COLUMNS))
-    batch.load()
+    report = batch.load()
+    assert (report.accepted, report.rejected) == (2, 4)
+    assert [sample["column"] for sample in report.samples] == ["id"] * 4
+    assert [sample["reason"].partition(",")[0] for sample in report.samples] == [
+        *["around the key are tabs"] * 3,
+        "there is no key",
+    ]
     assert batch.run().counts == {RowState.SUCCEEDED: 2}
     engine.dispose()
 
