@@ -4,6 +4,7 @@ What a campaign may do: its limits, its brakes, and what it keeps.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal
 
@@ -32,8 +33,8 @@ def checked_campaign(name: object) -> str:
 def _positive(instance: object, attribute: Any, value: float | None) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InvalidSettings(f"{attribute.name} must be a number, not {type(value).__name__}.")
-    if value is not None and not value > 0:
-        raise InvalidSettings(f"{attribute.name} must be greater than zero, not {value!r}.")
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise InvalidSettings(f"{attribute.name} must be greater than zero and finite, not {value!r}.")
 
 
 @frozen(kw_only=True)

@@ -424,6 +424,8 @@ def test_a_query_is_a_source(scene: Scene, customers: Path, monkeypatch: pytest.
         ("--definition", "kyc-approve", "--columns", "[]"),
         (*MAPPING, "--format", "xml"),
         (*MAPPING, "--canary", "0"),
+        (*MAPPING, "--requests-per-second", "inf"),
+        (*MAPPING, "--requests-per-second", "nan"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(scene: Scene, arguments: tuple[str, ...]) -> None:
