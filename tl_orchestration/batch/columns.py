@@ -28,6 +28,12 @@ _FALSE = frozenset({"false", "f", "no", "n", "0"})
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
+class _TooManyDigits(ValueError):
+    """
+    A number that JSON's readers would round.
+    """
+
+
 class BadRow(Exception):
     """
     A record that cannot be run.
@@ -50,9 +56,11 @@ class Column:
 
     Args:
         name: The column.
-        type: ``as-is`` takes the value as the source gives it, which is text for CSV; ``date`` becomes ``YYYY-MM-DD``;
-            ``json`` is text that holds JSON.
-        required: Whether a row without it is bad. If not, the parameter is left out.
+        type: ``as-is`` takes the value as the source gives it, which is text for CSV, an empty one included; ``date``
+            becomes ``YYYY-MM-DD``; ``json`` is text that holds JSON. A number with more digits than a JSON number keeps
+            is refused, but as ``text``, which has them all.
+        required: Whether a row without it is bad. If not, the parameter is left out. For other types than ``as-is``,
+            empty text counts as none.
     """
 
     name: str
@@ -198,6 +206,8 @@ def value_of(record: Mapping[str, Any], column: Column) -> Any:
         return None
     try:
         return _READERS[column.type](value)
+    except _TooManyDigits:
+        raise BadRow(column.name, "it has more digits than a JSON number keeps; as text it has them all") from None
     except (ValueError, TypeError, ArithmeticError, RecursionError):
         raise BadRow(column.name, f"it is not {_NAMES[column.type]}") from None
 
@@ -209,7 +219,7 @@ def _as_is(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return int(value) if value == value.to_integral_value() else _kept(value)
     if isinstance(value, bytes):
         raise TypeError
     return value
@@ -218,7 +228,9 @@ def _as_is(value: Any) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise TypeError
-    return str(value).strip()
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise ValueError
+    return f"{value:f}" if isinstance(value, Decimal) else str(value).strip()
 
 
 def _integer(value: Any) -> int:
@@ -234,10 +246,20 @@ def _integer(value: Any) -> int:
 def _number(value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise TypeError
-    number = float(Decimal(value.strip()) if isinstance(value, str) else value)
+    number = value if isinstance(value, float) else _kept(Decimal(value.strip() if isinstance(value, str) else value))
     if not math.isfinite(number):
         raise ValueError
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _kept(exact: Decimal) -> float:
+    """
+    A float that is the number, or whose shortest text is.
+    """
+    number = float(exact)
+    if math.isfinite(number) and exact not in (Decimal(number), Decimal(repr(number))):
+        raise _TooManyDigits
+    return number
 
 
 def _boolean(value: Any) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 from attrs import field, frozen
 
 from tl_orchestration.batch.places import Place
-from tl_orchestration.batch.sources import Portion, Record
+from tl_orchestration.batch.sources import Portion, Record, Unreadable, check_names
 from tl_orchestration.errors import InvalidSettings
+
+_UNREADABLE = "it cannot be read, such as a time that is out of range or has nanoseconds"
 
 
 @frozen
@@ -30,9 +32,8 @@ class Parquet:
 
     def with_columns(self, key: str, columns: frozenset[str]) -> Parquet:
         with self.file.reading() as file:
-            names = set(self._reader(file).schema_arrow.names)
-        if missing := sorted(columns - names):
-            raise InvalidSettings(f"The source {self.file} has no column {', '.join(missing)}.")
+            names = self._reader(file).schema_arrow.names
+        check_names(f"The source {self.file}", names, columns)
         return Parquet(self.file, tuple(sorted(columns)))
 
     def portions(self, size: int) -> Iterator[Portion]:
@@ -41,7 +42,7 @@ class Parquet:
             for group in range(reader.num_row_groups):
                 begin = 0
                 for batch in reader.iter_batches(size, row_groups=[group], columns=self._columns()):
-                    records: list[Record] = batch.to_pylist()
+                    records = _records(batch)
                     yield Portion({"group": group, "begin": begin, "rows": len(records), "size": size}, records)
                     begin += len(records)
 
@@ -54,7 +55,7 @@ class Parquet:
                 locator["size"], row_groups=[locator["group"]], columns=self._columns(), use_threads=False
             ):
                 if begin == locator["begin"]:
-                    return list(batch.to_pylist())
+                    return _records(batch)
                 begin += batch.num_rows
         return []
 
@@ -67,6 +68,22 @@ class Parquet:
         except ImportError:
             raise InvalidSettings("Parquet needs an extra: pip install 'tl-orchestration[batch]'.") from None
         return parquet.ParquetFile(file)
+
+
+def _records(batch: Any) -> list[Record]:
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, ArithmeticError):
+        # One value is enough for that; each is tried by itself, so that it stops its own row only.
+        columns = [[_value(one) for one in column] for column in batch.columns]
+        return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, ArithmeticError):
+        return Unreadable(_UNREADABLE)
 
 
 __all__ = ["Parquet"]

@@ -10,6 +10,7 @@ import pytest
 
 from tl_orchestration.batch import Column, Columns
 from tl_orchestration.batch.columns import BadRow, value_of
+from tl_orchestration.batch.sources import Unreadable
 from tl_orchestration.errors import InvalidSettings
 
 
@@ -22,6 +23,12 @@ from tl_orchestration.errors import InvalidSettings
         ("as-is", Decimal("7"), 7),
         ("text", " x ", "x"),
         ("text", 12, "12"),
+        ("text", Decimal("12345678901234567890.120"), "12345678901234567890.120"),
+        ("text", Decimal("1E+3"), "1000"),
+        ("as-is", Decimal("12345678901234567890"), 12345678901234567890),
+        ("number", Decimal("0.10"), 0.1),
+        ("number", Decimal.from_float(0.1), 0.1),
+        ("number", 2**60, 2**60),
         ("integer", " 42 ", 42),
         ("integer", 42.0, 42),
         ("number", "1.5", 1.5),
@@ -44,6 +51,9 @@ def test_values_become_their_type(kind: Any, value: Any, expected: Any) -> None:
         ("as-is", b"SECRET"),
         ("text", ["SECRET"]),
         ("text", True),
+        ("text", float("nan")),
+        ("text", float("-inf")),
+        ("text", Decimal("NaN")),
         ("integer", "SECRET"),
         ("integer", 1.5),
         ("integer", "1" * 30),
@@ -64,6 +74,41 @@ def test_what_is_no_such_value_is_told_without_it(kind: Any, value: Any) -> None
         value_of({"c": value}, Column("c", kind))
     assert bad.value.column == "c"
     assert "SECRET" not in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("as-is", Decimal("12345678901234567890.12")),
+        ("number", Decimal("12345678901234567890.12")),
+        ("number", "12345678901234567890.12"),
+        ("number", 2**53 + 1),
+    ],
+)
+def test_a_number_that_would_be_rounded_is_refused(kind: Any, value: Any) -> None:
+    """Nobody is checked with other digits than his own."""
+    with pytest.raises(BadRow, match="more digits than a JSON number keeps") as bad:
+        value_of({"c": value}, Column("c", kind))
+    assert bad.value.column == "c"
+
+
+def test_what_the_source_cannot_read_is_told_by_its_column() -> None:
+    """Also where the value may be missing, or is the key."""
+    columns = Columns(key="id", parameters={"a": Column("a", "date", required=False)})
+    with pytest.raises(BadRow, match="out of range") as bad:
+        columns.request_of({"id": 1, "a": Unreadable("out of range")}, "kyc")
+    assert bad.value.column == "a"
+    with pytest.raises(BadRow, match="padded") as bad:
+        columns.key_of({"id": Unreadable("padded")})
+    assert bad.value.column == "id"
+
+
+def test_empty_text_is_a_value_only_as_it_is() -> None:
+    """As the source gives it; for every other type a row without it is bad."""
+    assert value_of({"c": ""}, Column("c")) == ""
+    for kind in ("text", "integer", "number", "boolean", "date", "json"):
+        with pytest.raises(BadRow, match="missing or empty"):
+            value_of({"c": " "}, Column("c", kind))
 
 
 def test_a_missing_value_is_bad_or_left_out() -> None:

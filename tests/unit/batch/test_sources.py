@@ -224,6 +224,39 @@ def test_what_is_wrong_with_a_value_is_not_quoted(tmp_path: Path) -> None:
     assert "Secret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_value_that_cannot_be_read_stops_its_own_row(tmp_path: Path) -> None:
+    """Days after the year 9999, and times with nanoseconds, where they are and in a column that nobody needs."""
+    import pyarrow
+    from pyarrow import parquet as files
+
+    columns = {
+        "id": ["a", "b", "c"],
+        "born": pyarrow.array([0, 10**8, 1], pyarrow.date32()),
+        "seen": pyarrow.array([1000, 2000, 1], pyarrow.timestamp("ns")),
+    }
+    files.write_table(pyarrow.table(columns), tmp_path / "in.parquet")
+
+    def read(portion: list[Any]) -> list[list[str]]:
+        return [sorted(name for name, value in row.items() if isinstance(value, Unreadable)) for row in portion]
+
+    given = source(tmp_path / "in.parquet")
+    (portion,) = given.with_columns("id", frozenset({"id", "born"})).portions(10)
+    assert read(list(portion.records)) == [[], ["born"], []]
+    assert [row["id"] for row in portion.records if not isinstance(row, Unreadable)] == ["a", "b", "c"]
+    assert read(given.again(portion.locator, ["a", "b", "c"])) == [[], ["born"], ["seen"]]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Which of both is meant is not to be guessed; its name is told."""
+    import pyarrow
+    from pyarrow import parquet as files
+
+    both = pyarrow.table([pyarrow.array(["a"])] * 3, names=["id", "name", "name"])
+    files.write_table(both, tmp_path / "in.parquet")
+    with pytest.raises(InvalidSettings, match=r"in\.parquet has a column twice: name\."):
+        source(tmp_path / "in.parquet").with_columns("id", frozenset({"id", "name"}))
+
+
 def test_other_delimiters_and_encodings(tmp_path: Path) -> None:
     """As spreadsheets write them."""
     file = tmp_path / "in.csv"
