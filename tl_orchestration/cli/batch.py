@@ -26,7 +26,7 @@ from tl_orchestration.cli.interrupts import Interrupts
 from tl_orchestration.cli.outcomes import SUCCESS
 from tl_orchestration.cli.output import answer_json, tell
 from tl_orchestration.cli.settings import Choices, connecting
-from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.errors import InvalidSettings, LedgerError, WaitInterrupted
 
 if TYPE_CHECKING:
     from tl_orchestration.batch import Batch
@@ -144,7 +144,12 @@ def run(
     if dry_run:
         return answer_check(campaign, one.check(), as_json=as_json)
     with Interrupts(_NOTICE) as interrupts:
-        report = one.load(again=again, stop=lambda: interrupts.happened)
+        try:
+            report = one.load(again=again, stop=lambda: interrupts.happened)
+        except LedgerError as error:
+            if not interrupts.happened:
+                raise
+            raise WaitInterrupted(error.message) from None
         tell_load(report)
         if resume:
             one.resume()
@@ -203,11 +208,16 @@ def retry(choices: Choices, campaign: str, states: tuple[str, ...], unknown_anyw
     from tl_orchestration.batch import RowState
 
     chosen = [RowState(state) for state in states or _RETRIABLE]
-    count = _existing(choices, campaign).retry(chosen, unknown="restart" if unknown_anyway else "verdict")
+    one = _existing(choices, campaign)
+    count = one.retry(chosen, unknown="restart" if unknown_anyway else "verdict")
+    is_stopped = bool(one.summary().stop)
     if as_json:
         answer_json({"campaign": campaign, "retried": count})
     else:
-        tell(f"{count} rows of campaign {campaign} are taken up again by the next `tl batch run {campaign} …`.")
+        resume = " --resume" if is_stopped else ""
+        tell(f"{count} rows of campaign {campaign} are taken up again by the next `tl batch run {campaign} …{resume}`.")
+    if is_stopped:
+        tell("The campaign was cancelled: without --resume, a run starts no row of it.")
     return SUCCESS
 
 

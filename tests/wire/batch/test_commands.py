@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,10 @@ from sqlalchemy import create_engine, text
 from tests.remote import TOKEN
 from tests.wire.batch.campaigns import Scene, records, write
 from tl_orchestration.batch import Limits
+from tl_orchestration.batch.jsonl import JsonLines
+from tl_orchestration.batch.sources import Portion
 from tl_orchestration.cli.commands import tl
+from tl_orchestration.errors import LedgerError
 
 ROOT = Path(__file__).parents[3]
 MAPPING = ("--definition", "kyc-approve", "--key-column", "id", "--parameter", "firstName=first:text")
@@ -292,6 +296,19 @@ def test_a_cancelled_campaign_is_seen_to_without_its_book(scene: Scene, in_fligh
     assert answer("purge", "w47") == {"campaign": "w47", "purged": 3}
 
 
+def test_a_retry_of_a_cancelled_campaign_says_what_it_takes(scene: Scene, in_flight: str) -> None:
+    """Without --resume a run would start nothing."""
+    call("cancel", "w47")
+    answer(*run(scene, in_flight, "--worker", "shard-0"), code=40)
+    scene.remote.define("kyc-approve", duration=0.1)
+    retried = call("retry", "w47")
+    assert "2 rows of campaign w47 are taken up again by the next `tl batch run w47 … --resume`" in retried.stderr
+    assert "without --resume, a run starts no row" in call("retry", "w47", "--json").stderr
+    assert answer(*run(scene, in_flight, "--worker", "shard-0"), code=41)["counts"] == {"PENDING": 3}
+    answer(*run(scene, in_flight, "--worker", "shard-0", "--resume"))
+    assert "--resume" not in call("retry", "w47").stderr
+
+
 def test_a_drain_cancels_nothing(scene: Scene, in_flight: str) -> None:
     """What is in flight comes to its end, and the rest is left."""
     assert answer("cancel", "w47", "--drain") == {"campaign": "w47", "cancelled": 0, "drain": True}
@@ -433,6 +450,28 @@ def test_options_that_cannot_be_meant_are_refused(scene: Scene, arguments: tuple
     result = call("run", "w47", book(scene, 1), *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert scene.remote.starts() == []
+
+
+def test_an_interrupt_while_it_loads_has_the_code_of_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started, and the next run begins anew; a store that fails meanwhile has its own code."""
+    portions = JsonLines.portions
+
+    def interrupted(source: JsonLines, size: int) -> Iterator[Portion]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return portions(source, size)
+
+    def broken(source: JsonLines, size: int) -> Iterator[Portion]:
+        raise LedgerError("The database cannot be used.")
+
+    monkeypatch.setattr(JsonLines, "portions", interrupted)
+    result = call(*run(scene, book(scene, 3)))
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Stopped as asked, while campaign w47 was loaded" in result.stderr
+    monkeypatch.setattr(JsonLines, "portions", broken)
+    assert call(*run(scene, book(scene, 3))).exit_code == 22
+    assert scene.remote.starts() == []
+    monkeypatch.setattr(JsonLines, "portions", portions)
+    assert answer(*run(scene, book(scene, 3)))["counts"] == {"SUCCEEDED": 3}
 
 
 def test_an_interrupt_ends_in_good_order(scene: Scene) -> None:
