@@ -106,7 +106,7 @@ class Delimited:
                 yield reading.end, Unreadable(f"it has another number of values than the header ({reading.place})")
             elif self.key and self._holds_another(names.index(self.key), values, reading.lines[1:]):
                 what = f"a quoted value goes over {reading.place}, where another row seems to begin"
-                yield reading.end, Unreadable(f"{what}: is a quote missing?")
+                yield reading.end, Unreadable(f"{what} (a quote may be missing)")
             else:
                 yield reading.end, dict(zip(names, values, strict=True))
 
