@@ -52,7 +52,7 @@ def opened(claimed: Claimed, book: Book, fingerprint: Callable[[RunRequest], Fin
     """
     records: dict[str, Record] = {}
     if not claimed.rows:
-        return Slice(claimed.id, deque(), [])  # its source may be gone
+        return Slice(claimed.id, claimed.load, deque(), [])  # its source may be gone
     for record in book.source.again(claimed.locator, [row.key for row in claimed.rows]):
         try:
             records.setdefault(book.columns.key_of(record), record)

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a start that was not sent is tried again.
 _AGAIN = 15.0
+#: Kinds of refusals that a worker's log tells of.
+_MOST_TOLD = 20
 #: Ledger states in which a row has an execution.
 _WITH_EXECUTION = frozenset({State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED, State.SETTLED})
 #: A row's reason where it has started with another record than the source has now.
@@ -172,7 +174,7 @@ class Starter:
         return _refused(row, RowState.REJECTED, None, name)
 
     def _tell_once(self, row: Row, error: TransactionlinkError) -> None:
-        if error.message not in self._told:
+        if error.message not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(error.message)
             log.warning("Row %s cannot be started, nor can others like it: %s", row.key, error)
 
