@@ -25,6 +25,7 @@ from tl_orchestration.batch.buffers import Keeper, Recorder
 from tl_orchestration.batch.campaigns import Campaign, Campaigns
 from tl_orchestration.batch.exports import exported
 from tl_orchestration.batch.feed import Feed
+from tl_orchestration.batch.fitting import fitted
 from tl_orchestration.batch.following import Follower
 from tl_orchestration.batch.grouped import GroupedLedger
 from tl_orchestration.batch.loading import Loader
@@ -43,6 +44,7 @@ from tl_orchestration.batch.throttle import Turns, throttled
 from tl_orchestration.batch.unseen import unseen
 from tl_orchestration.batch.worker import Orders, Worker
 from tl_orchestration.client import AsyncClient
+from tl_orchestration.credentials import B3osPublic
 from tl_orchestration.database.engine import Database
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.fingerprint import Fingerprint, fingerprint
@@ -80,7 +82,8 @@ class Batch:
     Args:
         client: With a :class:`~tl_orchestration.ledger.SqlLedger`. It stays the caller's to close.
         campaign: Its name; the same one continues the campaign, and every row of another one is started anew.
-        book: What to start; None for whoever only looks, waits, cancels or retries.
+        book: What to start; None for whoever only looks, waits, cancels or retries. Its options are those of the
+            client's service.
         output: Folder; parts, manifest and reject files go into a folder of the campaign's name in it, which stays the
             same once something is kept. None: no results are fetched.
         limits: The quota that it shares.
@@ -104,12 +107,16 @@ class Batch:
     ) -> None:
         if not isinstance(client.ledger, SqlLedger):
             raise InvalidSettings("A batch needs a client with an SqlLedger: it keeps the campaign beside the ledger.")
+        if isinstance(client._credentials, B3osPublic):
+            raise InvalidSettings(
+                "A batch needs a key of B3OS: nobody could ask for its executions after their starts. Use B3osKey."
+            )
         self.campaign = checked_campaign(campaign)
         self._comes_back = worker is not None
         self.worker = worker or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._client = client
         self._ledger = client.ledger
-        self._book = book
+        self._book = None if book is None else fitted(book, client._service)
         self._output = None if output is None else place(output) / self.campaign
         self._limits = limits or Limits()
         self._policy = policy or Policy()

@@ -11,13 +11,14 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from attrs import field, fields, frozen, validators
+from attrs import evolve, field, fields, frozen, validators
 
 from tl_orchestration import strict_json
 from tl_orchestration.batch.sources import Unreadable
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
 from tl_orchestration.ledger.key import LONGEST_KEY
 from tl_orchestration.models import RunRequest
+from tl_orchestration.options import Options
 
 Type = Literal["as-is", "text", "integer", "number", "boolean", "date", "json"]
 
@@ -87,6 +88,9 @@ class Columns:
         record_id: Column with the record's UUID.
         locale: Column with the language; ``default_locale`` where it is empty.
         expires_in: Column with the seconds from start to expiry.
+        options: By the name of a field of the service's options (:class:`~tl_orchestration.LegacyOptions`,
+            :class:`~tl_orchestration.B3osOptions`), the column that it comes from; they are laid over the options of
+            the book.
     """
 
     key: str
@@ -96,12 +100,13 @@ class Columns:
     locale: str | None = None
     expires_in: str | None = None
     default_locale: str = "en"
+    options: Mapping[str, Column] = field(factory=dict, converter=_columns)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Columns:
         """
-        From JSON values: the members are the arguments, and a parameter's column is its name or an object of a Column's
-        arguments.
+        From JSON values: the members are the arguments, and the column of a parameter or an option is its name or an
+        object of a Column's arguments.
 
         Raises:
             InvalidSettings: It is no such object.
@@ -110,11 +115,14 @@ class Columns:
         if surplus := sorted(set(named) - {one.name for one in fields(cls)}):
             raise InvalidSettings(f"The columns have members that are not known: {', '.join(surplus)}.")
         try:
-            given = {
-                name: value if isinstance(value, str | Column) else Column(**value)
-                for name, value in dict(named.pop("parameters", {})).items()
+            typed: dict[str, Any] = {
+                member: {
+                    name: value if isinstance(value, str | Column) else Column(**value)
+                    for name, value in dict(named.pop(member, {})).items()
+                }
+                for member in ("parameters", "options")
             }
-            return cls(parameters=given, **named)
+            return cls(**typed, **named)
         except (TypeError, ValueError, AttributeError):
             raise InvalidSettings(
                 'The columns must be like {"key": "id", "parameters": {"firstName": "first", "dateOfBirth": {"name":'
@@ -126,7 +134,8 @@ class Columns:
         Every column that is read.
         """
         others = (self.parameters_from, self.record_id, self.locale, self.expires_in)
-        used = {self.key, *(column.name for column in self.parameters.values()), *others}
+        typed = (*self.parameters.values(), *self.options.values())
+        used = {self.key, *(column.name for column in typed), *others}
         return frozenset(name for name in used if name is not None)
 
     def key_of(self, record: Mapping[str, Any]) -> str:
@@ -148,9 +157,19 @@ class Columns:
             raise BadRow(self.key, f"the key is not printable text of at most {LONGEST_BUSINESS_KEY} bytes")
         return text
 
-    def request_of(self, record: Mapping[str, Any], workflow_definition_id: str) -> RunRequest:
+    def request_of(
+        self,
+        record: Mapping[str, Any],
+        workflow_definition_id: str,
+        options: Options | None = None,
+        accepts: Callable[[RunRequest], object] = lambda request: None,
+    ) -> RunRequest:
         """
         What to run for a record.
+
+        Args:
+            options: What the columns of options are laid over; there is something where there are any.
+            accepts: Raises InvalidRequest where the service takes no such request.
 
         Raises:
             BadRow: A value is missing or not what it must be.
@@ -168,26 +187,52 @@ class Columns:
         seconds = None if self.expires_in is None else value_of(record, Column(self.expires_in, "number", False))
         locale = None if self.locale is None else value_of(record, Column(self.locale, "text", False))
         record_id = None if self.record_id is None else value_of(record, Column(self.record_id, "text", False))
+        if self.options and options is not None:
+            options = self._options_of(record, options)
         try:
-            return RunRequest(
+            request = RunRequest(
                 workflow_definition_id,
                 parameters,
                 locale=locale or self.default_locale,
                 expires_in=seconds,
                 record_id=record_id,
+                options=options,
             )
         except InvalidRequest as error:
             raise BadRow(self._blamed(error.message), error.message) from None
+        try:
+            accepts(request)
+        except InvalidRequest as error:
+            blamed = (source for name, source in self._by_field().items() if name in error.message)
+            raise BadRow(next(blamed, None), error.message) from None
+        return request
+
+    def _options_of(self, record: Mapping[str, Any], options: Options) -> Options:
+        for name, column in self.options.items():
+            value = value_of(record, column)
+            if isinstance(value, str) and not value.strip():  # as it is; but no option is empty text
+                if column.required:
+                    raise BadRow(column.name, "it is missing or empty")
+                continue
+            if value is None:
+                continue
+            try:
+                options = evolve(options, **{name: value})
+            except InvalidRequest as error:
+                raise BadRow(column.name, error.message) from None
+        return options
 
     def _blamed(self, message: str) -> str | None:
-        by_field = {"expires_in": self.expires_in, "locale": self.locale, "record_id": self.record_id}
-        for name, column in by_field.items():
+        for name, column in self._by_field().items():
             if message.startswith(name):
                 return column
         for name, source in self.parameters.items():
             if message.startswith(f"parameters.{name}"):
                 return source.name
         return self.parameters_from
+
+    def _by_field(self) -> dict[str, str | None]:
+        return {"expires_in": self.expires_in, "locale": self.locale, "record_id": self.record_id}
 
 
 def value_of(record: Mapping[str, Any], column: Column) -> Any:

@@ -130,7 +130,10 @@ class Loader:
         told = source.identity()
         if told is None:
             return None
-        mapping = [repr(self._book.columns), self._book.workflow_definition_id]
+        definition, options = self._book.workflow_definition_id, self._book.options
+        mapping = [repr(self._book.columns), definition]
+        if options is not None:  # a keyed digest, for they may be personal
+            mapping.append(self._fingerprint(RunRequest(definition, options=options)).digest)
         return hashlib.sha256(json.dumps([told, *mapping]).encode()).hexdigest()
 
     def _read(self, campaign: Campaign, source: Source, identity: str | None, stop: Callable[[], bool]) -> LoadReport:
@@ -208,14 +211,13 @@ class Loader:
 
     def _checked(self, portion: Portion, before: int, rejects: Rejects) -> list[Incoming]:
         found = []
-        columns, definition = self._book.columns, self._book.workflow_definition_id
         for number, record in enumerate(portion.records, before + 1):
             key: str | None = None
             try:
                 if isinstance(record, Unreadable):
                     raise BadRow(None, record.reason)
-                key = columns.key_of(record)
-                request = columns.request_of(record, definition)
+                key = self._book.columns.key_of(record)
+                request = self._book.request_of(record)
             except BadRow as bad:
                 rejects.add(number, key, bad.column, bad.reason)
             else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen, validators
@@ -14,6 +15,8 @@ from tl_orchestration.batch.columns import Columns
 from tl_orchestration.batch.sources import Source
 from tl_orchestration.correlation import check_parameter
 from tl_orchestration.errors import InvalidSettings
+from tl_orchestration.models import RunRequest
+from tl_orchestration.options import Options
 
 _CAMPAIGN = re.compile(r"[A-Za-z0-9_.~:+@=-]{1,200}", re.ASCII)
 
@@ -47,11 +50,22 @@ class Book:
         source: Where the rows are: see :func:`~tl_orchestration.batch.source` and
             :class:`~tl_orchestration.batch.query.Query`.
         columns: Which column is what.
+        options: What only the client's service takes, for all rows; B3OS needs some. Columns may lie over it.
     """
 
     workflow_definition_id: str
     source: Source
     columns: Columns
+    options: Options | None = None
+
+    def request_of(self, record: Mapping[str, Any]) -> RunRequest:
+        """
+        What to run for a record.
+
+        Raises:
+            BadRow: A value is missing or not what it must be.
+        """
+        return self.columns.request_of(record, self.workflow_definition_id, self.options)
 
 
 @frozen(kw_only=True)

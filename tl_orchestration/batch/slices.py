@@ -65,7 +65,7 @@ def opened(claimed: Claimed, book: Book, fingerprint: Callable[[RunRequest], Fin
             unread.append(_invalid(row, GONE))
             continue
         try:
-            request = book.columns.request_of(records[row.key], book.workflow_definition_id)
+            request = book.request_of(records[row.key])
         except BadRow as bad:
             unread.append(_invalid(row, f"column {bad.column}: {bad.reason}"))
             continue
