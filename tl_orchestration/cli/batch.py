@@ -59,6 +59,19 @@ def batch() -> None:
 @click.option("--locale", metavar="COLUMN", help="Language of what a person sees.")
 @click.option("--expires-in", metavar="COLUMN", help="Seconds until the service ends it.")
 @click.option(
+    "--options",
+    metavar="FILE_OR_JSON",
+    help="JSON object of what only the chosen service takes, for all rows; - for standard input. As the argument itself"
+    " for B3OS alone.",
+)
+@click.option(
+    "--option-column",
+    "option_columns",
+    multiple=True,
+    metavar="NAME=COLUMN[:TYPE]",
+    help="One for each of these that comes from a column.",
+)
+@click.option(
     "--output", metavar="FOLDER", help="Local folder or storage URI for results; none are fetched without it."
 )
 @click.option("--format", "form", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
@@ -89,6 +102,8 @@ def run(
     record_id: str | None,
     locale: str | None,
     expires_in: str | None,
+    options: str | None,
+    option_columns: tuple[str, ...],
     output: str | None,
     form: Any,
     timeout: float,
@@ -117,6 +132,9 @@ def run(
         columns=columns,
         key=key_column,
         parameters=parameters,
+        service=choices.service,
+        options=options,
+        option_columns=option_columns,
         others={
             "parameters_from": parameters_from,
             "record_id": record_id,
