@@ -19,6 +19,7 @@ from airflow_provider.results import storage
 from tl_orchestration.batch import Batch, Book, Columns, Limits, Policy, Query, source
 from tl_orchestration.batch.policy import checked_campaign
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
+from tl_orchestration.options import options_for
 from tl_orchestration.result_uri import ResultUri
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _batch(
     definition: Any = task.workflow_definition_id
     if not isinstance(definition, str) or not definition.strip():
         raise _unusable(task, "workflow_definition_id is rendered to something that is no text, or empty")
+    options = options_for(hook.service(), revealed(task.service_options), "service_options")
     try:
         limits = Limits(quota=task.quota, in_flight=task.in_flight, requests_per_second=task.requests_per_second)
         policy = Policy(
@@ -103,7 +105,7 @@ def _batch(
     return Batch(
         client,
         campaign,
-        Book(workflow_definition_id=definition, source=_source(task), columns=columns),
+        Book(workflow_definition_id=definition, source=_source(task), columns=columns, options=options),
         output=_folder(task, hook),
         limits=limits,
         policy=policy,

@@ -5,7 +5,7 @@ Run a workflow execution for each row of a customer book: a campaign, as one tas
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider.hooks import TransactionlinkHook
+    from tl_orchestration import B3osOptions, LegacyOptions
     from tl_orchestration.batch import Batch, BatchSummary, Columns
 
 _DAY = 24 * 3600.0
@@ -42,13 +43,17 @@ class TransactionlinkBatchOperator(BaseOperator):
         workflow_definition_id: Id of the workflow definition.
         columns: Which column is what, as :class:`~tl_orchestration.batch.Columns` or a dict of its arguments:
             ``{"key": "customer_id", "parameters": {"firstName": "first", "dateOfBirth": {"name": "born", "type":
-            "date"}}}``. The key names a row in ledger, logs and XCom, so it must not be personal.
+            "date"}}}``. The key names a row in ledger, logs and XCom, so it must not be personal. ``options`` are
+            columns of what else only the connection's service takes.
         source: File with the rows, ``.jsonl``, ``.csv`` or ``.parquet``: a path, the URI of an object storage
             (``s3://conn@bucket/book.parquet``) or an ObjectStoragePath.
         sql: Query for the rows instead, or a ``.sql`` file of it. It stands alone, and names no person: Airflow shows
             it.
         sql_conn_id: Connection for ``sql``, of a type that has SQLAlchemy engines.
         sql_parameters: Values for the query's ``:names``. Airflow shows their names only.
+        service_options: What only the connection's service takes, for all rows: LegacyOptions or B3osOptions, or a dict
+            of their fields. B3OS needs ``source_system`` and ``source_entity_type``. Airflow shows the names only of
+            what is rendered; what is personal belongs in columns.
         campaign: Name of the campaign. Default: DAG, task and run id, so that each run starts every row. A task that is
             mapped over books, and not over ``shard``, needs a campaign for each of them, with the map index or the
             book's name in it: ``"screening~{{ run_id }}~{{ ti.map_index }}"``.
@@ -91,6 +96,7 @@ class TransactionlinkBatchOperator(BaseOperator):
         "sql",
         "sql_conn_id",
         "sql_parameters",
+        "service_options",
         "campaign",
         "results",
         "quota",
@@ -109,6 +115,11 @@ class TransactionlinkBatchOperator(BaseOperator):
         sql: str | None = None,
         sql_conn_id: str | None = None,
         sql_parameters: Mapping[str, Any] | None = None,
+        service_options: Mapping[str, Any]
+        | LegacyOptions
+        | B3osOptions
+        | Callable[..., Mapping[str, Any] | LegacyOptions | B3osOptions]
+        | None = None,
         campaign: str = _CAMPAIGN,
         results: str | Path | ObjectStoragePath | None = None,
         shard: int | str | None = None,
@@ -139,6 +150,7 @@ class TransactionlinkBatchOperator(BaseOperator):
         self.sql = sql
         self.sql_conn_id = sql_conn_id
         self.sql_parameters: Any = sql_parameters  # Withheld, once rendered
+        self.service_options: Any = service_options  # likewise
         self.campaign = campaign
         self.results: Any = results  # as source
         self.shard = shard
@@ -168,6 +180,8 @@ class TransactionlinkBatchOperator(BaseOperator):
             self.source, self.results = without_password(self.source), without_password(self.results)
             if self.sql_parameters is not None:
                 self.sql_parameters = Withheld(self.sql_parameters)
+            if self.service_options is not None:
+                self.service_options = Withheld(self.service_options)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """

@@ -33,8 +33,9 @@ from airflow_provider.provider_info import get_provider_info
 from airflow_provider.versions import AirflowSkipException, AirflowTaskTimeout
 from tests.airflow_versions import TaskDeferred
 from tests.planted import FIRST_NAME, PERSONAL, found_in
-from tests.unit.airflow_provider.services import CONN_ID, connect
+from tests.unit.airflow_provider.services import B3OS_OPTIONS, CONN_ID, connect
 from tests.wire.batch.campaigns import records, write
+from tl_orchestration import LegacyOptions
 from tl_orchestration.batch import BatchSummary, RowState
 from tl_orchestration.database.engine import Database
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
@@ -86,9 +87,9 @@ class World:
         """The same where Airflow 3.1 asks, in the event loop."""
         return self.send(question)
 
-    def connect(self, extra: dict[str, Any] | None = None, **fields: Any) -> None:
+    def connect(self, extra: dict[str, Any] | None = None, *, service: str = "transactionlink", **fields: Any) -> None:
         known = {"ledger_url": f"sqlite:///{self.store}"} if extra is None else extra
-        connect(self._monkeypatch, self.remote.url, "transactionlink", known, **fields)
+        connect(self._monkeypatch, self.remote.url, service, known, **fields)
 
     def book(self, count: int) -> Path:
         return write(self.folder / "book.jsonl", records(count))
@@ -372,6 +373,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "definition": ({"workflow_definition_id": ""}, "workflow_definition_id is rendered to"),
     "campaign": ({"campaign": "week 47"}, "campaign's name has letters"),
     "results": ({"results": "s3://key:secret@bucket/out"}, "has a password"),
+    "options": ({"service_options": {"source_system": "s"}}, "transactionlink takes no service_options"),
+    "columns of options": ({"columns": {"key": "id", "options": {"case_id": "c"}}}, "transactionlink takes no options"),
 }
 
 
@@ -385,6 +388,60 @@ def test_what_cannot_be_used_is_refused_before_anything_is_sent(world: World, ca
 
     assert isinstance(caught.value.error, InvalidRequest | InvalidSettings)
     assert "secret" not in str(caught.value)
+    assert world.remote.starts() == []
+
+
+def test_a_campaign_at_b3os_says_where_its_rows_come_from(world: World) -> None:
+    """For all rows by service_options, for each by columns; deferred in between."""
+    world.connect(service="b3os")
+    task = world.task(columns={**COLUMNS, "options": {"external_ref": "id"}}, service_options=B3OS_OPTIONS, in_flight=5)
+
+    assert world.run(task)["counts"] == {"SUCCEEDED": 8}
+
+    told = [start["details"] for start in world.remote.starts()]
+    assert {one["externalRef"] for one in told} == {one["id"] for one in records(8)}
+    assert {one["sourceSystem"] for one in told} == {"airflow"}
+    assert world.events
+
+
+def test_a_campaign_at_the_legacy_service_is_about_cases(world: World) -> None:
+    """From columns, beside what holds for all rows."""
+    world.connect(service="transactionlink-legacy")
+    options = {"first_name": "first"}
+    task = world.task(2, columns={"key": "id", "options": options}, service_options=LegacyOptions(company_name="Acme"))
+
+    assert world.run(task)["counts"] == {"SUCCEEDED": 2}
+
+    cases = [case["fields"] for case in world.remote.cases()]
+    assert {(one["firstName"], one["companyName"]) for one in cases} == {("Ada 0", "Acme"), ("Ada 1", "Acme")}
+
+
+@pytest.mark.parametrize(
+    ("service", "options", "message"),
+    [
+        ("b3os", None, "The service b3os needs service_options with source_system and source_entity_type"),
+        ("b3os", {**B3OS_OPTIONS, "reference": "x"}, "service_options of the service b3os have no reference"),
+        ("b3os", LegacyOptions(), "takes B3osOptions as its service_options"),
+        ("transactionlink-legacy", B3OS_OPTIONS, "service_options of the service transactionlink-legacy have no"),
+    ],
+)
+def test_options_that_are_not_the_services_are_refused(world: World, service: str, options: Any, message: str) -> None:
+    """Before a row is read, and without a retry."""
+    world.connect(service=service)
+
+    with pytest.raises(TransactionlinkFailure, match=message):
+        world.run(world.task(service_options=options))
+
+    assert world.remote.starts() == []
+
+
+def test_b3os_without_a_key_is_refused(world: World) -> None:
+    """Nobody could ask for what the batch has started."""
+    world.connect(service="b3os", password="")
+
+    with pytest.raises(TransactionlinkFailure, match="key"):
+        world.run(world.task(service_options=B3OS_OPTIONS))
+
     assert world.remote.starts() == []
 
 
@@ -444,6 +501,7 @@ def test_what_airflow_stores_of_rendered_arguments(world: World) -> None:
             sql="SELECT id FROM customers",
             sql_conn_id="customers",
             sql_parameters={"name": FIRST_NAME},
+            service_options={"company_name": FIRST_NAME + "{{ run_id }}"},
             campaign=DEFAULT_CAMPAIGN,
         )
 
@@ -454,6 +512,8 @@ def test_what_airflow_stores_of_rendered_arguments(world: World) -> None:
     assert "secret" not in json.dumps(stored)
     assert FIRST_NAME not in json.dumps(stored)
     assert stored["results"] == str(world.folder / "out")
+    assert stored["service_options"] == {"company_name": "***"}
+    assert task.service_options.reveal() == {"company_name": FIRST_NAME + "run-1"}
 
 
 def interrupted(world: World, task: TransactionlinkBatchOperator, signals: Callable[[], None] | None = None) -> Any:
