@@ -11,7 +11,7 @@ from attrs import field, frozen
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prefect_blocks.credentials import TransactionlinkCredentials
     from tl_orchestration.batch import Batch, Book, Columns, Limits, Policy
@@ -47,6 +47,10 @@ class BatchColumns(BaseModel):
     locale: str | None = Field(default=None, description="Column with the language.")
     expires_in: str | None = Field(default=None, description="Column with the seconds from start to expiry.")
     default_locale: str = Field(default="en", description="Language where that column is empty, or not named.")
+    options: dict[str, str | BatchColumn] = Field(
+        default_factory=dict,
+        description="By the name of what only the credentials' service takes, its column; over service_options.",
+    )
 
     def columns(self) -> Columns:
         """
@@ -71,6 +75,7 @@ class BatchOrder:
         source: File with the rows.
         query: SQL query for the rows, instead.
         query_secret: Name of a saved Secret block with the URL of the database that is queried.
+        service_options: What only the service of the credentials takes, for all rows.
         output: Folder for results.
         limits: The quota that it shares.
         policy: Brakes and formats.
@@ -84,6 +89,7 @@ class BatchOrder:
     source: str | None = None
     query: str | None = field(default=None, repr=False)
     query_secret: str | None = None
+    service_options: Mapping[str, Any] | None = field(default=None, repr=False)
     output: str | None = None
     limits: Limits | None = None
     policy: Policy | None = None
@@ -93,12 +99,13 @@ class BatchOrder:
         Refuse what could not work, before anything is read.
 
         Raises:
-            InvalidRequest: A source is missing, given twice, or shows a credential; or the credentials allow results
-                elsewhere only.
+            InvalidRequest: A source is missing, given twice, or shows a credential; the service does not take the
+                options, or they describe a case; or the credentials allow results elsewhere only.
             InvalidSettings: The campaign's name cannot be used, or the credentials have no ledger.
         """
         from tl_orchestration.batch.policy import checked_campaign
         from tl_orchestration.errors import InvalidRequest
+        from tl_orchestration.options import LegacyOptions, options_for
         from tl_orchestration.result_uri import ResultUri
 
         checked_campaign(self.campaign)
@@ -107,6 +114,12 @@ class BatchOrder:
                 "Name the rows by source, or by query and query_secret, and not by both. Nothing was sent."
             )
         block = self._block()
+        options = options_for(block.service, self.service_options, "service_options")
+        if isinstance(options, LegacyOptions) and options.describes_case:
+            raise InvalidRequest(
+                "Fields of a case are personal, and Prefect stores the parameters of flows: take them from columns, by"
+                " the options of BatchColumns. Nothing was sent."
+            )
         for where in (self.source, self.output):
             if where is not None and "://" in where:
                 _check_uri(where)
@@ -130,7 +143,7 @@ class BatchOrder:
 
         block = self._block()
         ledger: Any = block.sql_ledger()
-        book = None if self.columns is None else self._book(self.columns)
+        book = None if self.columns is None else self._book(self.columns, block.service)
         try:
             yield Batch(
                 block.get_async_client(ledger=ledger),
@@ -160,14 +173,18 @@ class BatchOrder:
             )
         return block
 
-    def _book(self, columns: BatchColumns) -> Book:
+    def _book(self, columns: BatchColumns, service: str) -> Book:
         from tl_orchestration.batch import Book, Query, source
+        from tl_orchestration.options import options_for
 
+        options = options_for(service, self.service_options, "service_options")
         if self.source is not None:
             rows: Any = source(self.source)
         else:
             rows = Query(self._database(), self.query or "")
-        return Book(workflow_definition_id=self.workflow_definition_id, source=rows, columns=columns.columns())
+        return Book(
+            workflow_definition_id=self.workflow_definition_id, source=rows, columns=columns.columns(), options=options
+        )
 
     def _database(self) -> str:
         from prefect.blocks.system import Secret

@@ -76,6 +76,7 @@ def run_batch_flow(
     source: str | None = None,
     query: str | None = None,
     query_secret: str | None = None,
+    service_options: dict[str, Any] | None = None,
     output: str | None = None,
     campaign: str = _CAMPAIGN,
     shards: int = 1,
@@ -105,6 +106,10 @@ def run_batch_flow(
         source: The rows: a .jsonl, .csv or .parquet file, by a path or storage URI that every shard can read.
         query: The rows as a SQL query, instead. Prefect stores its text.
         query_secret: Name of a saved Secret block with the SQLAlchemy URL of the database that is queried.
+        service_options: What only the service of the credentials takes, for all rows: fields of
+            :class:`~tl_orchestration.B3osOptions`, which B3OS needs, or the ``case_id`` of
+            :class:`~tl_orchestration.LegacyOptions`. Prefect stores them. What is the row's comes from the ``options``
+            of ``columns``.
         output: Folder for results, by a path or storage URI that every shard can write to; a folder of the campaign's
             name is made in it. None: no results are fetched.
         campaign: Its name. The same one continues the campaign; another one starts every row anew. In it,
@@ -155,6 +160,7 @@ def run_batch_flow(
         source=source,
         query=query,
         query_secret=query_secret,
+        service_options=service_options,
         output=output,
         limits=Limits(quota=quota, in_flight=in_flight, requests_per_second=requests_per_second),
         policy=Policy(

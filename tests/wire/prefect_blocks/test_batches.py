@@ -35,6 +35,14 @@ from tl_orchestration.batch import Limits, RowState
 from tl_orchestration.errors import AuthenticationError, InvalidRequest, InvalidSettings, LedgerError
 
 COLUMNS: Any = {"key": "id", "parameters": {"firstName": "first"}}
+ORIGIN = {"source_system": "crm", "source_entity_type": "customer"}
+B3OS: dict[str, Any] = {"service": "b3os", "token": "b3sk_sandbox"}
+LEGACY: dict[str, Any] = {
+    "service": "transactionlink-legacy",
+    "token": "",
+    "key": "sandbox-key",
+    "secret": SecretStr("sandbox-secret"),
+}
 
 
 @frozen
@@ -489,6 +497,48 @@ def test_credentials_that_do_not_fit_are_refused_first(
     with pytest.raises(error, match=words):
         book.run().result()
     assert book.remote.count("POST /workflows") == 0
+
+
+def test_rows_at_b3os_say_where_they_come_from(book: Book) -> None:
+    """For all by service_options, for each by columns; in every shard."""
+    book.save(**B3OS)
+    columns = {**COLUMNS, "options": {"external_ref": {"name": "id", "type": "text"}}}
+    state = book.run(columns=columns, service_options=ORIGIN, shards=2)
+    assert state.result()["counts"] == {"SUCCEEDED": 6}
+    told = [start["details"] for start in book.remote.starts()]
+    assert {(one["sourceSystem"], one["externalRef"]) for one in told} == {("crm", f"c{number}") for number in range(6)}
+    assert all(line["result"] for line in book.lines())
+
+
+def test_rows_at_the_legacy_service_are_about_cases(book: Book) -> None:
+    """Of their columns; Prefect is told of none."""
+    book.save(**LEGACY)
+    state = book.run(columns={"key": "id", "options": {"first_name": "first"}})
+    assert state.result()["counts"] == {"SUCCEEDED": 6}
+    names = {case["fields"]["firstName"] for case in book.remote.cases()}
+    assert names == {f"Canary {number}" for number in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "words"),
+    [
+        ({}, ORIGIN, "transactionlink takes no service_options"),
+        (B3OS, None, "b3os needs service_options with source_system and source_entity_type"),
+        (B3OS, {**ORIGIN, "reference": "x"}, "have no reference"),
+        (LEGACY, {"first_name": "Canary"}, "Fields of a case are personal, and Prefect stores"),
+        (LEGACY, {"case_id": "Canary"}, "case_id must be a UUID"),
+    ],
+    ids=["transactionlink", "missing", "unknown", "personal", "wrong"],
+)
+def test_options_that_do_not_fit_are_refused_first(
+    book: Book, fields: dict[str, Any], options: dict[str, Any] | None, words: str
+) -> None:
+    """Nothing is read and nothing is sent, and no value is quoted."""
+    book.save(**fields)
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        book.run(service_options=options).result()
+    assert "Canary" not in str(refused.value)
+    assert book.remote.starts() == []
 
 
 def test_a_name_that_is_no_column_of_a_batch_is_refused(book: Book) -> None:
