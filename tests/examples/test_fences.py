@@ -45,6 +45,7 @@ FENCES = {
     # nginx does not run: no environment has it.
     "how-to/webhooks.md": {"": 1, "bash": 8, "sql": 1, "nginx": 1, "python": 2, "ini": 2, "toml": 1},
     "reference/airflow.md": {"python": 3, "json": 1},
+    "reference/batch.md": {"bash": 2},
     "reference/cli.md": {"bash": 3, "text": 1},
     "reference/ledger.md": {"python": 1, "bash": 1, "sql": 3},  # of sql also tests/wire/batch/test_rights.py
     "reference/services.md": {"python": 1},
@@ -236,6 +237,19 @@ def test_campaign_from_a_shell(remote: Remote, tmp_path: Path) -> None:
     assert "succeeded   2" in said
     assert sorted(start["parameters"]["firstName"] for start in remote.starts()) == ["Ada", "Bea"]
     assert (tmp_path / "screening/2026-W47/manifest.json").exists()
+
+
+def test_campaigns_with_options(remote: Remote, tmp_path: Path) -> None:
+    """At B3OS with where a row comes from, at the legacy service about a case of its own."""
+    (tmp_path / "book.csv").write_text("customer_id,first_name,last_name\nc1,Ada,Byron\nc2,Bea,Cole\n")
+    remote.define("kyc-approve", duration=0.1)
+    common = {"TRANSACTIONLINK_BASE_URL": remote.url, "TRANSACTIONLINK_LEDGER_URL": "sqlite:///ledger.db"}
+    key = {"TRANSACTIONLINK_TOKEN": "b3sk_sandbox"}
+    pair = {"TRANSACTIONLINK_KEY": "sandbox-key", "TRANSACTIONLINK_SECRET": "sandbox-secret"}
+    for number, credential in enumerate((key, pair)):
+        assert "succeeded   2" in bash(Page("reference/batch.md").fence("bash", number), tmp_path, common | credential)
+    assert {start["details"].get("externalRef") for start in remote.starts()} == {"c1", "c2", None}
+    assert {case["fields"]["lastName"] for case in remote.cases()} == {"Byron", "Cole"}
 
 
 def test_tables_and_rights(remote: Remote, postgres: Postgres, tmp_path: Path) -> None:

@@ -11,11 +11,16 @@ from airflow.sdk import BaseNotifier, Context, XComArg, task
 
 from airflow_provider.decorators import transactionlink_task
 from airflow_provider.hooks import TransactionlinkHook
-from airflow_provider.operators import TransactionlinkCancelWorkflowOperator, TransactionlinkRunWorkflowOperator
+from airflow_provider.operators import (
+    TransactionlinkBatchOperator,
+    TransactionlinkCancelWorkflowOperator,
+    TransactionlinkRunWorkflowOperator,
+)
 from airflow_provider.results import load_result
 from airflow_provider.retry_policy import TransactionlinkRetryPolicy
 from airflow_provider.sensors import TransactionlinkWorkflowSensor
 from tl_orchestration import AsyncClient, B3osOptions, Client, LegacyOptions, RunRequest
+from tl_orchestration.batch import Book, Column, Columns, Query
 
 
 def person(context: dict[str, Any], jinja_env: object) -> dict[str, str]:
@@ -37,6 +42,15 @@ def steps() -> list[TransactionlinkRunWorkflowOperator]:
             key="onboarding-{{ params.application }}",
             on_unknown_start="repeat-same-key",
         ),
+    ]
+
+
+def batches() -> list[TransactionlinkBatchOperator]:
+    """Options for all rows, as a step has them, and those of each row."""
+    columns = Columns(key="id", options={"external_ref": "id", "client_safe_metadata": Column("meta", "json")})
+    return [
+        TransactionlinkBatchOperator(task_id="a", workflow_definition_id="d", columns=columns, service_options=given)
+        for given in (None, {"source_system": "crm"}, LegacyOptions(), person)
     ]
 
 
@@ -109,3 +123,4 @@ def mistakes() -> None:
     TransactionlinkRunWorkflowOperator(task_id="c", workflow_definition_id="d", on_unknown_start="repeat")  # type: ignore[arg-type]
     TransactionlinkCancelWorkflowOperator(task_id="d")  # type: ignore[call-arg]
     load_result("e")  # type: ignore[arg-type]
+    Book(workflow_definition_id="d", source=Query("", ""), columns=Columns(key="id"), options={})  # type: ignore[arg-type]
