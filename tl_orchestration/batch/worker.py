@@ -18,6 +18,7 @@ from tl_orchestration.batch.buffers import Keeper, Recorder
 from tl_orchestration.batch.campaigns import Campaign
 from tl_orchestration.batch.feed import Due, Feed
 from tl_orchestration.batch.following import Ending, Follower, as_ended, ended, of_row
+from tl_orchestration.batch.presence import BEAT, Presence
 from tl_orchestration.batch.rows import Row, Rows, Update
 from tl_orchestration.batch.shares import Shares
 from tl_orchestration.batch.starting import CHANGED, PutBack, Refused, Started, Starter
@@ -44,8 +45,6 @@ _FLUSH = 0.2
 _LOOK = 1.0
 #: How often a person's word about the campaign is looked for, seconds.
 _CAMPAIGN = 0.5
-#: How often it says that it lives, and looks for what dead workers have left, seconds.
-_BEAT = 5.0
 #: Rows that it takes from the dead at once.
 _ADOPTED = 2000
 #: How often it says who holds the quota while nothing of its own runs, seconds.
@@ -122,7 +121,6 @@ class Worker:
         self._follower = follower
         self._recorder = recorder
         self._keeper = keeper
-        self._wire = wire
         self._survey = survey
         self._look = look
         self._unseen = unseen
@@ -139,8 +137,7 @@ class Worker:
         self._unloaded = False
         #: Since when something cannot be done for the store or the storage, by what it is.
         self._troubled_since: dict[str, float] = {}
-        self._leaving = asyncio.Lock()
-        self._has_left = False
+        self._presence = Presence(rows, wire)
         self._refused = 0
         #: Keys of rows of which it was not seen what their starts have come to.
         self._unseen_keys: list[str] = []
@@ -155,7 +152,7 @@ class Worker:
         """
         self._orders = orders
         await self._call(self._rows.enter, self._campaign.namespace, self._campaign.quota, time.time())
-        writing = [asyncio.create_task(self._write_all()), asyncio.create_task(self._live())]
+        writing = [asyncio.create_task(self._write_all()), asyncio.create_task(self._presence.keep())]
         outcome = BatchOutcome.INTERRUPTED
         try:
             await self._take_up_own()
@@ -272,7 +269,7 @@ class Worker:
             return blocked
         if await self._call(self._rows.in_flight, 1, owner=self._name):
             return BatchOutcome.IN_FLIGHT
-        return BatchOutcome.LEFT_TO_OTHERS if await self._leave_to_others() else BatchOutcome.IN_FLIGHT
+        return BatchOutcome.LEFT_TO_OTHERS if await self._presence.leave_to_others() else BatchOutcome.IN_FLIGHT
 
     async def _left(self, blocked: BatchOutcome) -> BatchOutcome | None:
         """
@@ -280,12 +277,7 @@ class Worker:
         """
         if self._orders.wait_for_others or blocked in {BatchOutcome.AT_CAP, BatchOutcome.BREAKER_OPEN}:
             return None
-        return BatchOutcome.LEFT_TO_OTHERS if await self._leave_to_others() else None
-
-    async def _leave_to_others(self) -> bool:
-        async with self._leaving:  # who has left must not say again that it lives
-            self._has_left = await self._call(self._rows.leave_to_others, time.time())
-        return self._has_left
+        return BatchOutcome.LEFT_TO_OTHERS if await self._presence.leave_to_others() else None
 
     async def _at_low_water(self) -> BatchOutcome | None:
         survey = await self._call(self._survey)
@@ -314,7 +306,7 @@ class Worker:
         The quota is full: see whether other campaigns hold shares of it that nobody looks after, and say who does.
         """
         now = time.monotonic()
-        if now - self._strayed >= _BEAT and (self._straying is None or self._straying.done()):
+        if now - self._strayed >= BEAT and (self._straying is None or self._straying.done()):
             self._strayed = now
             self._straying = asyncio.create_task(self._release_strays())
         if not self._tasks and now - self._told_holders >= _HELD:
@@ -345,7 +337,7 @@ class Worker:
             after = own[-1].key
 
     async def _adopt(self) -> None:
-        if time.monotonic() - self._adopted < _BEAT:
+        if time.monotonic() - self._adopted < BEAT:
             return
         self._adopted = time.monotonic()
         states = [state for state in FOLLOWED if self._takes(state)]
@@ -498,17 +490,6 @@ class Worker:
             else:
                 self._troubled_since.pop("put on record", None)
 
-    async def _live(self) -> None:
-        """
-        Say that this worker lives, however long a part takes to be written.
-        """
-        while True:
-            try:
-                await self._beat()
-            except LedgerError as error:
-                log.debug("This worker could not say that it lives: %s", error)
-            await asyncio.sleep(_BEAT)
-
     def _trouble(self, what: str, error: TransactionlinkError) -> None:
         now = time.monotonic()
         level = logging.DEBUG if what in self._troubled_since else logging.WARNING
@@ -521,15 +502,6 @@ class Worker:
     async def _keep(self) -> None:
         await self._keeper.flush()
         self._awake.set()
-
-    async def _beat(self) -> None:
-        async with self._leaving:
-            spent, self._wire.spent = self._wire.spent, type(self._wire.spent)()
-            try:
-                await self._call(self._rows.beat, None if self._has_left else time.time(), spent)
-            except BaseException:
-                self._wire.spent += spent
-                raise
 
     async def _end(self, writing: Sequence[asyncio.Task[None]], outcome: BatchOutcome) -> None:
         """
@@ -549,7 +521,7 @@ class Worker:
                     self._recorder.add(update)
                 await self._recorder.flush()
             await self._keep()
-            await self._beat()
+            await self._presence.beat()
             await self._call(self._rows.leave, time.time(), returns=returns)
         except TransactionlinkError as error:
             log.warning("Not everything could be put on record; whoever goes on finds it by the ledger: %s", error)
