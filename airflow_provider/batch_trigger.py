@@ -68,6 +68,8 @@ class TransactionlinkBatchTrigger(WaitingTrigger):
     async def _end(self) -> None:
         from tl_orchestration.errors import TransactionlinkError
 
+        # Airflow closes this log after two seconds, while the cancels go on.
+        self.log.info("Somebody ended the task; what it has in flight is being cancelled.")
         try:
             async with asyncio.timeout(CANCEL_BUDGET), self._batch() as batch:
                 cancelled = await batch.cancel(only_mine=True)
@@ -79,7 +81,7 @@ class TransactionlinkBatchTrigger(WaitingTrigger):
                 self.campaign,
             )
         else:
-            self.log.info("Somebody ended the task; %d executions of its own were cancelled.", cancelled)
+            self.log.info("%d executions of its own were cancelled.", cancelled)
 
     async def _event(self) -> BatchEvent:
         from airflow_provider.events import BatchEvent
