@@ -100,7 +100,7 @@ def test_try_it(tmp_path: Path) -> None:
     with running(start, tmp_path), running(serve, tmp_path):
         until_it_answers(sandbox)
         until_it_answers(f"{receiver}/healthz")
-        said = bash(placed(WEBHOOKS.fence("bash", TRY_RUN), {SANDBOX: sandbox}), tmp_path)
+        said = bash(placed(WEBHOOKS.fence("bash", TRY_RUN), {SANDBOX: sandbox, "sleep 4": "sleep 10"}), tmp_path)
     ran, listed = said.split("SUCCEEDED", 1)
     execution_id = re.search(r"execution +(\S+)", ran)
     assert execution_id is not None
