@@ -41,8 +41,7 @@ screenshots: env-airflow ## Take the pictures of the documents, of what `make up
 	@$(PY) -m dev.screenshots
 
 test: env-airflow env-prefect ## Pass all tests, real Prefect and real Airflow included
-	@$(PREFECT_PY) -m pytest $(SPREAD) $(PREFECT_TESTS)
-	@$(PY) -m pytest $(SPREAD)
+	@failed=0; $(PREFECT_PY) -m pytest $(SPREAD) $(PREFECT_TESTS) || failed=1; $(PY) -m pytest $(SPREAD) || failed=1; exit $$failed
 
 test-airflow-matrix: env-airflow env-airflow-matrix ## Pass the Airflow tests, and smoke tests on a real one, with each supported version
 	@rm -rf build/airflow-matrix

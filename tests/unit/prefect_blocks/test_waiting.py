@@ -131,7 +131,7 @@ def interrupted(
     by: Callable[[int], BaseException] = TerminationSignal,
 ) -> BaseException | None:
     """Start, and be stopped meanwhile. Returns what came out of it."""
-    begun, sent = threading.Event(), threading.Event()
+    begun, sent, handled = threading.Event(), threading.Event(), threading.Event()
 
     def starts() -> str:
         begun.set()
@@ -145,11 +145,16 @@ def interrupted(
     if kind == "sync":
 
         def handler(number: int, frame: object) -> None:
-            raise by(number)
+            if not handled.is_set():
+                handled.set()
+                raise by(number)
 
         def kill() -> None:
             begun.wait(30)
             os.kill(os.getpid(), signal.SIGUSR1)
+            # A signal just before the main thread blocks does not wake it: the next one does.
+            while not handled.wait(0.05):
+                os.kill(os.getpid(), signal.SIGUSR1)
             sent.set()
 
         killer = threading.Thread(target=kill)
