@@ -18,11 +18,12 @@ from airflow_provider.failures import TransactionlinkFailure, TransactionlinkRet
 from airflow_provider.versions import AirflowTaskTimeout
 from tl_orchestration.batch import BatchOutcome
 from tl_orchestration.batch.judging import too_many_failed
-from tl_orchestration.beside import in_thread
+from tl_orchestration.beside import awaited, in_thread
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from airflow_provider.operators.batch import TransactionlinkBatchOperator
     from tl_orchestration.batch import Batch, BatchSummary, LoadReport
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 GOES_ON = frozenset({BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT, BatchOutcome.BREAKER_OPEN})
 #: Seconds that a turn has to come to its end in good order, once the task's time is up.
 _ORDERLY = 20.0
+_TIME_IS_UP = "The execution_timeout of the task has passed."
 
 
 def worked(
@@ -84,7 +86,7 @@ def worked(
 
     working = in_thread(turn)
     try:
-        summary = working.result()
+        summary = _ended(working, ends)
     except TransactionlinkError:
         if not stop():
             raise
@@ -101,8 +103,21 @@ def worked(
         stopped(batch, context, cancel=cancel)
     if summary.outcome is BatchOutcome.INTERRUPTED and time.time() >= ends:
         time_is_up(batch, cancel=cancel)
-        raise AirflowTaskTimeout("The execution_timeout of the task has passed.")
+        raise AirflowTaskTimeout(_TIME_IS_UP)
     return summary
+
+
+def _ended(working: Future[BatchSummary], ends: float) -> BatchSummary:
+    """
+    What the turn came to. It ends itself when the task's time is up, unless it hangs: then Airflow's time-out ends the
+    wait, or this one, for an exception that is raised while the garbage collector runs a callback is lost.
+    """
+    try:
+        return awaited(working, ends + _ORDERLY)
+    except TimeoutError:
+        if working.done():
+            raise
+        raise AirflowTaskTimeout(_TIME_IS_UP) from None
 
 
 def stopped(batch: Batch, context: Any, *, cancel: bool) -> NoReturn:

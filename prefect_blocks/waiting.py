@@ -21,7 +21,7 @@ from prefect.exceptions import TerminationSignal
 
 from prefect_blocks import decisions
 from prefect_blocks.twins import Twin
-from tl_orchestration.beside import in_thread
+from tl_orchestration.beside import awaited, in_thread
 from tl_orchestration.errors import TransactionlinkError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def uninterrupted(start: Twin[T], stopped: Callable[[T], None]) -> Twin[T]:
         starting: Future[T] = Future()
         try:
             in_thread(start.here, starting)  # in here: the signal may come before this returns
-            return starting.result()
+            return awaited(starting)
         except (TerminationSignal, asyncio.CancelledError):
             with contextlib.suppress(TimeoutError, TransactionlinkError):
                 stopped(starting.result(LAST_WORDS))
@@ -181,7 +181,7 @@ def in_loop(make: Callable[[], Awaitable[T]]) -> T:
 
     running = in_thread(lambda: asyncio.run(main()))
     try:
-        return running.result()
+        return awaited(running)
     except BaseException:
         if not running.done():
             loop, task = loops.result()

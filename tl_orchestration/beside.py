@@ -5,12 +5,17 @@ Work beside the thread that waits for it, which may be called away and must then
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
+
+#: Longest wait without a look at what else has happened, seconds.
+_PIECE = 1.0
 
 
 def in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]:
@@ -32,4 +37,21 @@ def in_thread(call: Callable[[], T], done: Future[T] | None = None) -> Future[T]
     return done
 
 
-__all__ = ["in_thread"]
+def awaited(work: Future[T], until: float = math.inf) -> T:
+    """
+    The result, waited for in short pieces: a signal that comes just before a wait begins does not end it, so its
+    handler would run only after the work.
+
+    Args:
+        until: Epoch seconds.
+
+    Raises:
+        TimeoutError: The work is not done by then.
+    """
+    while not wait([work], _PIECE).done:
+        if time.time() >= until:
+            raise TimeoutError("The work beside takes too long.")
+    return work.result()
+
+
+__all__ = ["awaited", "in_thread"]

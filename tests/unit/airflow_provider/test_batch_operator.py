@@ -617,6 +617,19 @@ def test_a_source_that_does_not_answer_keeps_nobody(
     assert "could be cancelled" not in caplog.text
 
 
+def test_a_time_out_of_airflow_that_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that does not answer keeps nobody beyond the task's time even then."""
+    monkeypatch.setattr(batch_shift, "_ORDERLY", 0.2)
+    stuck = world.folder / "stuck.csv"
+    os.mkfifo(stuck)
+    task = world.task(source=str(stuck), columns={"key": "id"}, execution_timeout=timedelta(seconds=1))
+    try:
+        with pytest.raises(AirflowTaskTimeout):
+            world.run(task)
+    finally:
+        stuck.open("w").close()
+
+
 def test_execution_timeout_of_a_deferred_task(endless: World) -> None:
     """Airflow ends the deferral then; the resumed task cancels what it has in flight."""
     task = endless.task(3, execution_timeout=timedelta(seconds=60))
