@@ -5,6 +5,7 @@ Long-running child processes that cannot outlive the program that started them.
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import signal
 import socket
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+_GIVEN_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_port(preferred: int | None = None) -> int:
     """
     A loopback port that nobody listens on: the preferred one if it can be had, else any.
+
+    Who is told the number may take a while to listen. So it is none that the system gives to whoever connects or
+    listens meanwhile and has named none.
     """
-    for candidate in ([preferred] if preferred else []) + [0]:
+    first_given_out = int(_GIVEN_OUT.read_text().split()[0]) if _GIVEN_OUT.exists() else 0
+    others = random.SystemRandom().sample(range(10_000, first_given_out), 20) if first_given_out > 20_000 else []
+    for candidate in [*([preferred] if preferred else []), *others, 0]:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", candidate))
@@ -91,7 +100,7 @@ class Guard:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        self._process.wait(15)
+        self._process.wait(60)
 
     def _tell(self, line: str) -> None:
         if self._process.stdin is not None:
@@ -198,7 +207,7 @@ class Service:
         Record the end of a session in which nothing runs any more.
         """
         if self._process is not None and not self._reaped:
-            self._process.wait(5)
+            self._process.wait(30)
             self._guard.release(self._process.pid)
             self._reaped = True
 

@@ -106,7 +106,7 @@ def wait_until_empty(sessions: Iterable[int], patience: float) -> bool:
     return True
 
 
-def kill_all(sessions: Iterable[int], patience: float = 5.0) -> list[int]:
+def kill_all(sessions: Iterable[int], patience: float = 20.0) -> list[int]:
     """
     SIGKILL everything in these sessions, again and again until a look finds nothing.
 
