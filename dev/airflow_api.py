@@ -124,7 +124,9 @@ class AirflowApi(AirflowHttp):
 
     # --- DAGs and runs
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 40, *, parsed_after: datetime | None = None) -> dict[str, Any]:
+    def wait_for_dag(
+        self, dag_id: str, timeout: float = 120, *, parsed_after: datetime | None = None
+    ) -> dict[str, Any]:
         """
         Wait until a DAG is known; after a change of its file, until a parse that began later has ended.
 
@@ -163,7 +165,7 @@ class AirflowApi(AirflowHttp):
         run: dict[str, Any] = self.request("GET", f"dags/{dag_id}/dagRuns/{run_id}")
         return run
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 60) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 180) -> str:
         """
         Wait until a run ends.
 
@@ -216,7 +218,7 @@ class AirflowApi(AirflowHttp):
         run_id: str,
         task_id: str,
         states: Collection[str],
-        timeout: float = 30,
+        timeout: float = 120,
         map_index: int = -1,
         *,
         try_number: int | None = None,

@@ -99,7 +99,7 @@ class AirflowRig(Rig, AirflowApi):
         """
         return {name: service.pid for name, service in self._services.items() if service.pid is not None}
 
-    def start(self, timeout: float = 90) -> None:
+    def start(self, timeout: float = 240) -> None:
         """
         Start all four processes and wait until each has reported itself healthy.
 
@@ -131,7 +131,7 @@ class AirflowRig(Rig, AirflowApi):
             sessions.kill_all([service.session])
             service.reap()
 
-    def add_triggerer(self, timeout: float = 60) -> str:
+    def add_triggerer(self, timeout: float = 120) -> str:
         """
         Start one more triggerer and wait until it is at work.
 
@@ -151,7 +151,7 @@ class AirflowRig(Rig, AirflowApi):
         stop([self._services.pop(name)], patience=3)
         self._ended.discard(name)
 
-    def restart(self, name: str, timeout: float = 60) -> None:
+    def restart(self, name: str, timeout: float = 120) -> None:
         """
         Let one of the four shut down properly (the triggerer may take 11 seconds), start it, wait until it is healthy.
         """
@@ -162,7 +162,7 @@ class AirflowRig(Rig, AirflowApi):
         self._ended.discard(name)
         self._wait_until_healthy(since, timeout, only=name)
 
-    def task_process(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, timeout: float = 30) -> int:
+    def task_process(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, timeout: float = 120) -> int:
         """
         Wait until a task runs.
 
@@ -208,7 +208,7 @@ class AirflowRig(Rig, AirflowApi):
 
     # --- what the REST interface does not offer
 
-    def command(self, *arguments: str, timeout: float = 60) -> str:
+    def command(self, *arguments: str, timeout: float = 180) -> str:
         """
         Run ``airflow`` with this Airflow's settings; costs three to four seconds.
 

@@ -49,7 +49,7 @@ class HttpService:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._http = httpx.Client(base_url=base_url, timeout=20, trust_env=False)
+        self._http = httpx.Client(base_url=base_url, timeout=60, trust_env=False)
 
     def close(self) -> None:
         """

@@ -40,7 +40,7 @@ class PrefectApi(HttpService):
         Returns:
             The decoded answer.
         """
-        for wait in (0.5, 1, 2, 4, 0):
+        for wait in (0.5, 1, 2, 4, 8, 16, 0):
             answer = self._send(method, path, arguments)
             if answer.status_code != 503:
                 break
@@ -143,7 +143,7 @@ class PrefectApi(HttpService):
             status = self.set_state(flow_run_id, "CANCELLING", "Cancelling")
             return None if status == "ABORT" else status
 
-        return self.wait_for(press, "the cancel to be taken", 20)
+        return self.wait_for(press, "the cancel to be taken", 90)
 
     def resume(self, flow_run_id: str) -> str:
         """
@@ -160,7 +160,7 @@ class PrefectApi(HttpService):
             status = self.set_state(flow_run_id, "SCHEDULED", "AwaitingRetry", message="Retry from the UI")
             return None if status == "ABORT" else status
 
-        return self.wait_for(press, "the retry to be taken", 20)
+        return self.wait_for(press, "the retry to be taken", 90)
 
     # --- what a person may look at
 
@@ -202,7 +202,7 @@ class PrefectApi(HttpService):
 
     # --- waiting
 
-    def wait_for_state(self, flow_run_id: str, names: Collection[str], timeout: float = 60) -> str:
+    def wait_for_state(self, flow_run_id: str, names: Collection[str], timeout: float = 180) -> str:
         """
         Wait until the run is in one of these states; it must not end in another.
         """
@@ -217,7 +217,7 @@ class PrefectApi(HttpService):
 
         return self.wait_for(look, f"one of {sorted(names)}", timeout, lambda: self.describe(flow_run_id))
 
-    def wait_for_end(self, flow_run_id: str, timeout: float = 90) -> str:
+    def wait_for_end(self, flow_run_id: str, timeout: float = 180) -> str:
         """
         Wait until the run has ended.
 
@@ -231,7 +231,7 @@ class PrefectApi(HttpService):
 
         return self.wait_for(look, "the end of the flow run", timeout, lambda: self.describe(flow_run_id))
 
-    def wait_for_log(self, flow_run_id: str, text: str, timeout: float = 60, count: int = 1) -> str:
+    def wait_for_log(self, flow_run_id: str, text: str, timeout: float = 180, count: int = 1) -> str:
         """
         Wait until a flow run has logged a text so many times.
 

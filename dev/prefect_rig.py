@@ -87,7 +87,7 @@ class PrefectRig(Rig, PrefectApi):
             **self._extra,
         }
 
-    def start(self, timeout: float = 90) -> None:
+    def start(self, timeout: float = 240) -> None:
         """
         Start the server and, if there are flows, the runner; wait until both are at work.
 
@@ -101,7 +101,7 @@ class PrefectRig(Rig, PrefectApi):
             if self._flows:
                 self.start_runner(timeout)
 
-    def start_runner(self, timeout: float = 60) -> None:
+    def start_runner(self, timeout: float = 240) -> None:
         """
         Start the runner, for the first time or again, and wait until it has said that it looks for runs.
         """

@@ -66,7 +66,7 @@ class Rig(HttpService):
         """
         raise NotImplementedError
 
-    def start(self, timeout: float = 90) -> None:
+    def start(self, timeout: float = 240) -> None:
         """
         Start all processes and wait until each is at work.
 

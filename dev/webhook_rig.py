@@ -57,7 +57,7 @@ class WebhookRig(Rig):
             **self._extra,
         }
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self, timeout: float = 180) -> None:
         """
         Start the receiver, and let the sandbox deliver to it.
 
@@ -69,7 +69,7 @@ class WebhookRig(Rig):
             self.wait_for(lambda: self._healthy() or None, "the receiver to answer", timeout)
             self._deliver_to([{"url": f"{self.base_url}/webhooks/transactionlink"}])
 
-    def start_forwarder(self, name: str = FORWARDER, timeout: float = 60) -> None:
+    def start_forwarder(self, name: str = FORWARDER, timeout: float = 180) -> None:
         """
         Start a forwarder to Prefect, for the first time or again, and wait until it is at work.
         """
@@ -85,7 +85,7 @@ class WebhookRig(Rig):
         service = self._services[name]
         self._ended.add(name)
         service.signal(number)
-        self.wait_for(lambda: None if service.running else True, f"the end of the {name}", 30)
+        self.wait_for(lambda: None if service.running else True, f"the end of the {name}", 90)
         service.reap()
 
     def log_of(self, name: str) -> str:

@@ -28,7 +28,7 @@ from dev.services import Guard, tail
 from tl_orchestration.database.engine import Database
 
 #: Seconds that the server may take to come up, and to go down.
-_PATIENCE = 20.0
+_PATIENCE = 90.0
 _OWNER = "postgres"
 _NOBODY = 65534
 _SETTINGS = {

@@ -44,7 +44,7 @@ class Oracle:
     def __init__(self, server: SandboxServer) -> None:
         self.url = server.url
         self._clock = server.store.clock
-        self._client = httpx.Client(base_url=f"{server.url}/_sandbox", timeout=10)
+        self._client = httpx.Client(base_url=f"{server.url}/_sandbox", timeout=60)
 
     def close(self) -> None:
         self._client.close()

@@ -28,6 +28,6 @@ def tl(airflow: AirflowRig, *arguments: str, oracle: Oracle | None = None) -> tu
     if oracle is not None:
         env |= {"TRANSACTIONLINK_BASE_URL": oracle.url, "TRANSACTIONLINK_TOKEN": TOKEN}
     done = subprocess.run(
-        [Path(sys.executable).with_name("tl"), *arguments], env=env, capture_output=True, text=True, timeout=60
+        [Path(sys.executable).with_name("tl"), *arguments], env=env, capture_output=True, text=True, timeout=180
     )
     return done.returncode, done.stdout, done.stderr

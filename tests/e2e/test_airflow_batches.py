@@ -138,7 +138,7 @@ def test_a_killed_worker_loses_nothing_and_a_clear_starts_nothing(
     assert "FINISHED" in {summary["outcome"] for summary in book.summaries(2)}
 
     airflow.clear(book.dag_id, book.run_id, ["screen"])
-    assert airflow.wait_for_run(book.dag_id, book.run_id, timeout=120) == state
+    assert airflow.wait_for_run(book.dag_id, book.run_id) == state
     assert {summary["outcome"] for summary in book.summaries(2)} == {"NOTHING_TO_START"}
     book.check_agreement()
     assert oracle.cancelled(book.definition) == []
@@ -149,7 +149,7 @@ def test_a_person_ends_one_shard(airflow: AirflowRig, oracle: Oracle, tmp_path: 
     """Marked failed while it is deferred: what it has in flight is cancelled, and nothing of the other's."""
     book = Book(airflow, oracle, tmp_path, "book_in_two_shards", "book-ended", 210, duration=None)
     for shard in (0, 1):
-        airflow.wait_for_task(book.dag_id, book.run_id, "screen", {"deferred"}, map_index=shard, timeout=120)
+        airflow.wait_for_task(book.dag_id, book.run_id, "screen", {"deferred"}, map_index=shard)
     until(lambda: all(len(ids) >= 10 for ids in book.owned().values()) and sum(map(len, book.owned().values())) == 60)
     time.sleep(5)  # the triggers have taken up their rows
     owned = book.owned()
@@ -180,7 +180,7 @@ def test_a_person_ends_a_shard_that_works(airflow: AirflowRig, oracle: Oracle, t
     assert "8 executions of its own were cancelled" in book.log(0)
     assert set(oracle.cancelled(book.definition)) == {row["execution_id"] for row in book.rows().values()}
     airflow.clear(book.dag_id, book.run_id, ["screen"])
-    assert airflow.wait_for_run(book.dag_id, book.run_id, timeout=120) == "failed"
+    assert airflow.wait_for_run(book.dag_id, book.run_id) == "failed"
     assert book.summaries(1)[0]["counts"] == {"CANCELLED": 8}
     assert {len(ids) for ids in book.starts().values()} == {1}
 
@@ -195,7 +195,7 @@ def check_a_clear_goes_on(book: Book) -> None:
     Clear the only shard of a book whose executions never end by themselves, while it is deferred.
     """
     airflow, oracle, names = book.airflow, book.oracle, (book.dag_id, book.run_id, "screen")
-    airflow.wait_for_task(*names, {"deferred"}, map_index=0, timeout=120)
+    airflow.wait_for_task(*names, {"deferred"}, map_index=0)
     until(lambda: oracle.polls(book.definition), 60)  # the trigger has taken them up
 
     airflow.clear(book.dag_id, book.run_id, ["screen"])
@@ -209,7 +209,7 @@ def check_a_clear_goes_on(book: Book) -> None:
     assert oracle.cancelled(book.definition) == []
     for execution_id in oracle.started(book.definition):
         oracle.end(execution_id)
-    assert airflow.wait_for_run(book.dag_id, book.run_id, timeout=120) == "success", airflow.describe_run(*names[:2])
+    assert airflow.wait_for_run(book.dag_id, book.run_id) == "success", airflow.describe_run(*names[:2])
     assert book.summaries(1)[0]["counts"] == {"SUCCEEDED": len(book.names)}
     assert oracle.cancelled(book.definition) == []
     assert {len(ids) for ids in book.starts().values()} == {1}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Begun
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 begins = pytest.mark.begins
 
 #: Seconds in which nothing may happen, where nothing must.
@@ -39,7 +39,7 @@ def deferred(
 
 def waits(airflow: AirflowRig, oracle: Oracle, dag_id: str, run_id: str, definition: str) -> str:
     """The execution of a step, once it waits in the triggerer."""
-    airflow.wait_for_task(dag_id, run_id, "check", {"deferred"}, timeout=60)
+    airflow.wait_for_task(dag_id, run_id, "check", {"deferred"})
     (execution_id,) = oracle.started(definition)
     # Until the trigger has polled, no process watches: what then happens to the task is another row.
     until(lambda: oracle.polls(definition) > 1, 90)  # a busy machine takes long over the first trigger of all
@@ -159,7 +159,7 @@ def test_cancel_on_kill_false_while_deferred(airflow: AirflowRig, oracle: Oracle
 def test_ended_by_a_person_when_the_execution_has_just_ended(airflow: AirflowRig, oracle: Oracle, begun: Begun) -> None:
     """Marked failed after the execution has ended: there is nothing to cancel and nothing to report."""
     definition, run_id = begun.definition, begun.run_id
-    airflow.wait_for_task("polled_rarely", run_id, "check", {"deferred"}, timeout=60)
+    airflow.wait_for_task("polled_rarely", run_id, "check", {"deferred"})
     until(lambda: oracle.polls(definition))  # and not again for a minute
     oracle.end(oracle.started(definition)[0])
 
@@ -192,7 +192,7 @@ def test_triggerer_restarts(airflow: AirflowRig, oracle: Oracle) -> None:
 
     airflow.restart("triggerer")
 
-    assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+    assert airflow.wait_for_run("deferred", run_id) == "success"
     assert oracle.started(definition) == [execution_id]
     assert oracle.cancelled(definition) == []
 
@@ -205,7 +205,7 @@ def test_triggerer_is_killed(airflow: AirflowRig, oracle: Oracle) -> None:
     airflow.kill("triggerer")
     airflow.restart("triggerer")
 
-    assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+    assert airflow.wait_for_run("deferred", run_id) == "success"
     assert oracle.started(definition) == [execution_id]
     assert oracle.cancelled(definition) == []
 
@@ -223,7 +223,7 @@ def test_trigger_moves_to_another_triggerer(airflow: AirflowRig, oracle: Oracle)
 
         until(lambda: "Airflow has this task as deferred" in log_of(airflow, "deferred", run_id), 60)
         oracle.end(execution_id)
-        assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+        assert airflow.wait_for_run("deferred", run_id) == "success"
     finally:
         airflow.kill("triggerer", signal.SIGCONT)
         airflow.remove(second)
@@ -243,7 +243,7 @@ def test_cleared_while_no_triggerer_lives(airflow: AirflowRig, oracle: Oracle) -
     finally:
         airflow.restart("triggerer")
 
-    assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+    assert airflow.wait_for_run("deferred", run_id) == "success"
     assert oracle.cancelled(definition) == [former]
     assert oracle.order(definition) == ["start", "cancel", "start"]
 
@@ -260,7 +260,7 @@ def test_marked_failed_while_the_triggerer_goes_away(airflow: AirflowRig, oracle
     airflow.clear("deferred", run_id, ["check"])
 
     until(lambda: len(oracle.started(definition)) == 2)
-    assert airflow.wait_for_run("deferred", run_id, timeout=60) == "success"
+    assert airflow.wait_for_run("deferred", run_id) == "success"
     assert oracle.cancelled(definition) == [former]
 
 
@@ -282,12 +282,12 @@ def test_ended_by_a_person_between_two_triggerers(airflow: AirflowRig, oracle: O
         for definition in (failed, cleared):
             oracle.define(definition, like="kyc-approve", duration=2)
         airflow.clear("deferred", cleared_run, ["check"])
-        assert airflow.wait_for_run("deferred", cleared_run, timeout=60) == "success"  # with the second one
+        assert airflow.wait_for_run("deferred", cleared_run) == "success"  # with the second one
         until(lambda: not any(trigger_exists(airflow, number) for number in triggers))
         assert oracle.order(left) == oracle.order(failed) == ["start"]
 
         airflow.clear("deferred", failed_run, ["check"])
-        assert airflow.wait_for_run("deferred", failed_run, timeout=60) == "success"
+        assert airflow.wait_for_run("deferred", failed_run) == "success"
         assert f"Started execution {left_id}" in log_of(airflow, "deferred", left_run)
         _, stdout, stderr = tl(airflow, "cancel", left_id, oracle=oracle)
     finally:
@@ -310,7 +310,7 @@ def test_marked_failed_before_a_triggerer_has_taken_it_up(airflow: AirflowRig, o
     airflow.kill("triggerer", signal.SIGSTOP)
     try:
         run_id = airflow.trigger("deferred", {"definition": definition})
-        airflow.wait_for_task("deferred", run_id, "check", {"deferred"}, timeout=60)
+        airflow.wait_for_task("deferred", run_id, "check", {"deferred"})
         trigger = trigger_of(airflow, run_id)
         airflow.set_task_state("deferred", run_id, "check", "failed")
     finally:
@@ -322,7 +322,7 @@ def test_marked_failed_before_a_triggerer_has_taken_it_up(airflow: AirflowRig, o
     oracle.define(definition, like="kyc-approve", duration=2)
     airflow.clear("deferred", run_id, ["check"])
 
-    assert airflow.wait_for_run("deferred", run_id, timeout=120) == "success"
+    assert airflow.wait_for_run("deferred", run_id) == "success"
     assert oracle.cancelled(definition) == [former]
     assert oracle.order(definition) == ["start", "cancel", "start"]
 
@@ -336,7 +336,7 @@ def test_cleared_without_state_and_deferred_again(airflow: AirflowRig, oracle: O
     airflow.kill("triggerer", signal.SIGSTOP)
     try:
         airflow.clear(dag_id, run_id, ["check"])
-        airflow.wait_for_task(dag_id, run_id, "check", {"deferred"}, try_number=2, timeout=60)
+        airflow.wait_for_task(dag_id, run_id, "check", {"deferred"}, try_number=2)
     finally:
         airflow.kill("triggerer", signal.SIGCONT)
     until(lambda: "Airflow has this task as deferred" in log_of(airflow, dag_id, run_id), 60)
@@ -363,7 +363,7 @@ def test_killed_by_airflow_in_a_start_that_takes_long(airflow: AirflowRig, oracl
     stays_alone(oracle, definition)
 
     airflow.clear("in_worker", run_id, ["check"])
-    assert airflow.wait_for_run("in_worker", run_id, timeout=120) == "failed"
+    assert airflow.wait_for_run("in_worker", run_id) == "failed"
     assert "may or may not have started an execution" in log_of(airflow, "in_worker", run_id, tries=2)
     assert oracle.order(definition) == ["start"]
     oracle.end(execution_id)

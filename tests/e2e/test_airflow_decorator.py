@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_function_says_what_each_task_runs(airflow: AirflowRig, oracle: Oracle) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
     from tests.rig import Oracle
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 #: Seconds: Airflow's default, and its promise to a task between SIGTERM and SIGKILL, less one.
 HEARTBEAT = 5

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def deferred(airflow: AirflowRig, dag_id: str, definition: str, delivered_to: Path) -> str:
     """Run a DAG until its step waits for the person. Returns the run's id."""
     airflow.wait_for_dag(dag_id)
     run_id = airflow.trigger(dag_id, {"definition": definition, "delivered_to": str(delivered_to)})
-    airflow.wait_for_task(dag_id, run_id, "review", {"deferred"}, timeout=60)
+    airflow.wait_for_task(dag_id, run_id, "review", {"deferred"})
     return run_id
 
 
@@ -51,7 +51,7 @@ def test_person_gets_the_link_and_ends_the_step(airflow: AirflowRig, oracle: Ora
     delivered = json.loads(letter.read_text())
     decide(delivered["link"], "approve")
 
-    assert airflow.wait_for_run("link_by_callable", run_id, timeout=60) == "success"
+    assert airflow.wait_for_run("link_by_callable", run_id) == "success"
     returned = airflow.xcom("link_by_callable", run_id, "review")
     assert oracle.started(definition) == [delivered["execution_id"]] == [returned["execution_id"]]
     assert returned["fields"] == {"decision": "approve"}
@@ -69,7 +69,7 @@ def test_notifier_that_fails_is_called_again(airflow: AirflowRig, oracle: Oracle
     words, _, link = letter.read_text().rpartition(" ")
     decide(link, "reject")
 
-    assert airflow.wait_for_run("link_by_notifier", run_id, timeout=60) == "success"
+    assert airflow.wait_for_run("link_by_notifier", run_id) == "success"
     assert words == "Please decide:"
     assert airflow.task_instance("link_by_notifier", run_id, "review").try_number == 2
     assert oracle.started(definition) == [airflow.xcom("link_by_notifier", run_id, "review")["execution_id"]]
@@ -90,12 +90,12 @@ def test_lost_link_fails_or_starts_again(airflow: AirflowRig, oracle: Oracle, tm
     with oracle.varied(link_in_status=False):
         failing = airflow.trigger("link_lost", {"definition": kept, "delivered_to": str(tmp_path / "none")})
         again = airflow.trigger("link_lost_and_started_again", {"definition": replaced, "delivered_to": str(letter)})
-        assert airflow.wait_for_run("link_lost", failing, timeout=60) == "failed"
+        assert airflow.wait_for_run("link_lost", failing) == "failed"
         until(letter.exists)
         airflow.wait_for_task("link_lost_and_started_again", again, "review", {"deferred"})
         delivered = json.loads(letter.read_text())
         decide(delivered["link"], "approve")
-        assert airflow.wait_for_run("link_lost_and_started_again", again, timeout=60) == "success"
+        assert airflow.wait_for_run("link_lost_and_started_again", again) == "success"
 
     (execution_id,) = oracle.started(kept)
     assert oracle.cancelled(kept) == []
@@ -171,7 +171,7 @@ def test_person_takes_days(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) 
         until(lambda: oracle.polls(definition) > polled + 2)
         assert airflow.task_instance("link_for_days", run_id, "review").state == "deferred"
         decide(delivered["link"], "approve")
-        assert airflow.wait_for_run("link_for_days", run_id, timeout=60) == "success"
+        assert airflow.wait_for_run("link_for_days", run_id) == "success"
 
     assert airflow.task_instance("link_for_days", run_id, "review").try_number == 1
     assert oracle.order(definition) == ["start"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Begun
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_result_goes_to_the_storage_and_comes_back(airflow: AirflowRig, oracle: Oracle, tmp_path: Path) -> None:

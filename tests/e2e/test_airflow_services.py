@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from dev.airflow_rig import AirflowRig
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(airflow: AirflowRig, dag_id: str, definition: str) -> str:
     """Run a DAG to success. Returns the run's id."""
     airflow.wait_for_dag(dag_id)
     run_id = airflow.trigger(dag_id, {"definition": definition})
-    assert airflow.wait_for_run(dag_id, run_id, timeout=90) == "success"
+    assert airflow.wait_for_run(dag_id, run_id) == "success"
     return run_id
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Begun
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 begins = pytest.mark.begins
 
 
 def run(airflow: AirflowRig, dag_id: str, **conf: str) -> tuple[str, str]:
     airflow.wait_for_dag(dag_id)
     run_id = airflow.trigger(dag_id, conf)
-    return run_id, airflow.wait_for_run(dag_id, run_id, timeout=90)
+    return run_id, airflow.wait_for_run(dag_id, run_id)
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
@@ -140,7 +140,7 @@ def test_killed_between_start_and_defer_goes_on_with_the_same_execution(airflow:
 
     os.kill(pid, signal.SIGKILL)
 
-    assert airflow.wait_for_run("grace", run_id, timeout=90) == "success"
+    assert airflow.wait_for_run("grace", run_id) == "success"
     assert airflow.task_instance("grace", run_id, "check").try_number == 2
     assert oracle.started(definition) == [airflow.xcom("grace", run_id, "check")["execution_id"]]
     assert oracle.cancelled(definition) == []
@@ -157,7 +157,7 @@ def test_killed_during_the_start_never_starts_again(airflow: AirflowRig, oracle:
 
     os.kill(pid, signal.SIGKILL)
 
-    assert airflow.wait_for_run("grace", run_id, timeout=90) == "failed"
+    assert airflow.wait_for_run("grace", run_id) == "failed"
     task = airflow.task_instance("grace", run_id, "check")
     assert task.try_number == 2
     log = log_of(airflow, "grace", run_id, tries=2)
@@ -203,7 +203,7 @@ def test_signal_without_a_decision_leaves_the_execution(airflow: AirflowRig, ora
 
     os.kill(pid, signal.SIGTERM)
 
-    assert airflow.wait_for_run("in_worker", run_id, timeout=90) == "success"
+    assert airflow.wait_for_run("in_worker", run_id) == "success"
     assert airflow.task_instance("in_worker", run_id, "check").try_number == 2
     assert oracle.started(definition) == [execution_id]
     assert oracle.cancelled(definition) == []
@@ -234,7 +234,7 @@ def cleared_while_running(airflow: AirflowRig, oracle: Oracle, dag_id: str) -> t
 
     airflow.clear(dag_id, run_id, ["check"])
 
-    assert airflow.wait_for_run(dag_id, run_id, timeout=120) == "success", airflow.describe_run(dag_id, run_id)
+    assert airflow.wait_for_run(dag_id, run_id) == "success", airflow.describe_run(dag_id, run_id)
     assert airflow.xcom(dag_id, run_id, "check")["execution_id"] == oracle.started(definition)[-1]
     assert airflow.task_instance(dag_id, run_id, "check").try_number == 2
     return definition, run_id
@@ -358,7 +358,7 @@ def test_cleared_step_starts_afresh(airflow: AirflowRig, oracle: Oracle, begun: 
     airflow.clear("grace", run_id, ["check"])
     until(lambda: len(oracle.started(definition)) == 2)
 
-    assert airflow.wait_for_run("grace", run_id, timeout=60) == "success"
+    assert airflow.wait_for_run("grace", run_id) == "success"
     assert airflow.xcom("grace", run_id, "check")["execution_id"] == oracle.started(definition)[1]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Begun
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 begins = pytest.mark.begins
 
 #: The connections come from the environment, so the token may be in no table; 401s have named a wrong one.
@@ -97,7 +97,7 @@ def test_clean_leaves_log_files_and_the_newest_scheduled_run(airflow: AirflowRig
     airflow.wait_for_dag("grace")
     gone, kept = (airflow.trigger("grace", {"definition": definition}) for _ in range(2))
     for run_id in (gone, kept):
-        assert airflow.wait_for_run("grace", run_id, timeout=90) == "success"
+        assert airflow.wait_for_run("grace", run_id) == "success"
     with opened(airflow) as database:
         database.execute("UPDATE dag_run SET run_type = 'scheduled' WHERE run_id = %s", [kept])
     assert CLEANED - {"task_instance_history", "trigger", "log"} <= tables_of(airflow, gone)

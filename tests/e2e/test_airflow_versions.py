@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.postgres import Postgres
     from tests.rig import Oracle
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 Record = Callable[[str, object], None]
 
@@ -75,7 +75,7 @@ def test_retry_after_a_killed_worker_goes_on(small: AirflowRig, oracle: Oracle) 
 
     os.kill(pid, signal.SIGKILL)
 
-    assert small.wait_for_run("in_worker", run_id, timeout=120) == "success", small.describe_run("in_worker", run_id)
+    assert small.wait_for_run("in_worker", run_id) == "success", small.describe_run("in_worker", run_id)
     assert small.task_instance("in_worker", run_id, "check").try_number == 2
     assert oracle.started(definition) == [small.xcom("in_worker", run_id, "check")["execution_id"]]
 
@@ -87,7 +87,7 @@ def test_marked_failed_cancels(small: AirflowRig, oracle: Oracle, dag_id: str) -
     small.wait_for_dag(dag_id)
     run_id = small.trigger(dag_id, {"definition": definition})
     if dag_id == "deferred":
-        small.wait_for_task(dag_id, run_id, "check", {"deferred"}, timeout=60)
+        small.wait_for_task(dag_id, run_id, "check", {"deferred"})
         until(lambda: oracle.polls(definition) > 0)
     else:
         small.task_process(dag_id, run_id, "check")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dev.airflow_rig import AirflowRig
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 DAG_ID = "kyc_onboarding"
 WATCHING = "kyc_completed"

@@ -198,7 +198,7 @@ def runs(
     body = {"logical_date": datetime.now(UTC).isoformat(), "conf": conf}  # as the page of Airflow triggers
     runs = {}
     for dag_id in [*EXAMPLES, "doc_forbidden"]:
-        airflow.wait_for_dag(dag_id, timeout=90)
+        airflow.wait_for_dag(dag_id)
         runs[dag_id] = airflow.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
 
     airflow.wait_for_task("doc_waits_elsewhere", runs["doc_waits_elsewhere"], "start", {"success"}, 120)
@@ -214,7 +214,7 @@ def runs(
 @pytest.mark.parametrize("dag_id", EXAMPLES)
 def test_example_runs(airflow: AirflowRig, runs: dict[str, str], dag_id: str) -> None:
     """Each DAG that the pages show ends well."""
-    state = airflow.wait_for_run(dag_id, runs[dag_id], timeout=120)
+    state = airflow.wait_for_run(dag_id, runs[dag_id])
     assert state == "success", airflow.describe_run(dag_id, runs[dag_id])
 
 
@@ -226,8 +226,8 @@ def test_returned_value_is_as_shown(airflow: AirflowRig, runs: dict[str, str]) -
             return {name: kinds(one) for name, one in value.items()}
         return type(value)
 
-    assert airflow.wait_for_run("my_first_check", runs["my_first_check"], timeout=120) == "success"
-    assert airflow.wait_for_run("doc_stored", runs["doc_stored"], timeout=120) == "success"
+    assert airflow.wait_for_run("my_first_check", runs["my_first_check"]) == "success"
+    assert airflow.wait_for_run("doc_stored", runs["doc_stored"]) == "success"
     plain = airflow.xcom("my_first_check", runs["my_first_check"], "check_customer")
     stored = airflow.xcom("doc_stored", runs["doc_stored"], "check")
     assert kinds(plain) == kinds(json.loads(AIRFLOW.fence("json")))
@@ -259,7 +259,7 @@ def test_other_connections_are_added(airflow: AirflowRig, prepared: None) -> Non
 
 def test_connection_forbids(airflow: AirflowRig, runs: dict[str, str]) -> None:
     """The connection with the extra that the page shows refuses another storage."""
-    assert airflow.wait_for_run("doc_forbidden", runs["doc_forbidden"], timeout=120) == "failed"
+    assert airflow.wait_for_run("doc_forbidden", runs["doc_forbidden"]) == "failed"
     allowed = json.loads(RESULTS.fence("json", 1))["result_uri_prefixes"]
     assert f"allows results only below {allowed}" in airflow.task_log("doc_forbidden", runs["doc_forbidden"], "check")
 
@@ -270,7 +270,7 @@ def test_verdict_about_a_step(airflow: AirflowRig, oracle: Oracle, folder: Path)
     oracle.fault(on="start", definition=definition, kind="lose")
     airflow.wait_for_dag("kyc_onboarding")
     airflow.trigger("kyc_onboarding", {"workflow_definition_id": definition}, LOST_RUN)
-    assert airflow.wait_for_run("kyc_onboarding", LOST_RUN, timeout=120) == "failed"
+    assert airflow.wait_for_run("kyc_onboarding", LOST_RUN) == "failed"
 
     token = airflow.request("GET", "token", root="/auth")["access_token"]
     places = {

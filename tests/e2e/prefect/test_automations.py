@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.e2e.prefect.conftest import Block
     from tests.rig import Oracle
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 CLEANUP_DEPLOYMENT = "transactionlink-cleanup/rig"
 
