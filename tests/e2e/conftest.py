@@ -46,7 +46,7 @@ class Begun:
         """
         Wait for the end of the run; its state.
         """
-        return self.airflow.wait_for_run(self.dag_id, self.run_id, timeout=120)
+        return self.airflow.wait_for_run(self.dag_id, self.run_id)
 
 
 @pytest.fixture(scope="module")

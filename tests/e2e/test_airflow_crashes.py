@@ -79,7 +79,7 @@ def test_api_server_is_away(airflow: AirflowRig, oracle: Oracle) -> None:
     definition, run_id, pid = in_worker(airflow, oracle, "api-server-away", 60, "persistent")
 
     airflow.kill("api-server")
-    until(lambda: not sessions.alive(pid), 90)
+    until(lambda: not sessions.alive(pid))
     airflow.restart("api-server")
 
     # Airflow spends tries on tasks that it cannot even begin meanwhile.

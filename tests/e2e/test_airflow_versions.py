@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider import connection_form
 from tests.e2e.test_airflow_batches import Book, check_a_clear_goes_on
-from tests.e2e.test_airflow_steps import log_of, run, until
+from tests.e2e.test_airflow_steps import log_of, run, until, waits_again
 from tests.rig import PROJECT, connection
 
 if TYPE_CHECKING:
@@ -67,13 +67,14 @@ def test_deferred_step_succeeds(small: AirflowRig, oracle: Oracle) -> None:
 
 def test_retry_after_a_killed_worker_goes_on(small: AirflowRig, oracle: Oracle) -> None:
     """SIGKILL of the task's process: the retry waits for the same execution, and no other was started."""
-    definition = oracle.define("version-killed", like="kyc-approve", duration=8)
+    definition = oracle.define("version-killed", like="kyc-approve", duration=None)
     small.wait_for_dag("in_worker")
     run_id = small.trigger("in_worker", {"definition": definition})
     pid = small.task_process("in_worker", run_id, "check")
     until(lambda: "Started execution" in log_of(small, "in_worker", run_id))
 
     os.kill(pid, signal.SIGKILL)
+    waits_again(small, oracle, "in_worker", run_id, definition)
 
     assert small.wait_for_run("in_worker", run_id) == "success", small.describe_run("in_worker", run_id)
     assert small.task_instance("in_worker", run_id, "check").try_number == 2

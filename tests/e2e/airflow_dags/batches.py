@@ -36,8 +36,8 @@ def book_in_two_shards() -> None:
 
 
 @dag(schedule=None)
-def book_that_is_soon_through() -> None:
-    shards(2, in_flight=200, requests_per_second=40, retries=3)
+def book_in_two_workers() -> None:
+    shards(2, deferrable=False, in_flight=200, requests_per_second=40, retries=3)
 
 
 @dag(schedule=None)
@@ -56,7 +56,7 @@ def book_in_four_shards() -> None:
 
 
 book_in_two_shards()
-book_that_is_soon_through()
+book_in_two_workers()
 book_in_one_shard()
 book_in_a_worker()
 book_in_four_shards()

@@ -35,7 +35,7 @@ def started_elsewhere() -> None:
     started = "{{ ti.xcom_pull('start')['execution_id'] }}"
     start = step(task_id="start", wait_for_completion=False)
     wait = TransactionlinkWorkflowSensor(
-        task_id="sense", execution_id=started, mode="reschedule", poke_interval=5, timeout=60, result=FOLDER
+        task_id="sense", execution_id=started, mode="reschedule", poke_interval=5, timeout=600, result=FOLDER
     )
     start >> wait >> TransactionlinkCancelWorkflowOperator(task_id="cancel_ended", execution_id=started)
     start_slow = step(task_id="start_slow", workflow_definition_id="kyc-slow", wait_for_completion=False)

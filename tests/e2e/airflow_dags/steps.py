@@ -105,8 +105,10 @@ def left_alone() -> None:
 
 @dag(schedule=None)
 def timed_out() -> None:
-    step(task_id="deferred", deferrable=True, defer_after=0, execution_timeout=timedelta(seconds=6))
-    step(task_id="in_worker", deferrable=False, execution_timeout=timedelta(seconds=6))
+    # Long enough for a start by a process that a busy machine has only begun.
+    limit = timedelta(seconds=15)
+    step(task_id="deferred", deferrable=True, defer_after=0, execution_timeout=limit)
+    step(task_id="in_worker", deferrable=False, execution_timeout=limit)
 
 
 @dag(schedule=None)
@@ -134,7 +136,7 @@ def start_then_sense() -> None:
             execution_id=found,
             deferrable=deferrable,
             poke_interval=1,
-            timeout=60,
+            timeout=600,
             result_fields={"decision": "decision"},
         )
 
