@@ -79,7 +79,7 @@ def test_woken_and_cancelled_by_hand(
     rig.wait_for_state(run, {"Suspended"})
 
     assert main(["wake"]) == 0
-    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "another suspension", 60)
+    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "another suspension", 180)
     assert main(["cancel", run]) == 0
 
     assert oracle.cancelled(name) == oracle.started(name)
@@ -99,7 +99,7 @@ def test_cleanup_for_a_tag_only(rig: PrefectRig, oracle: Oracle, block: Block) -
     for run in (other, tagged):
         rig.cancel(run)
 
-    swept = rig.wait_for(lambda: cleanups_of(rig, tagged) or None, "the cleanup flow", 60)
+    swept = rig.wait_for(lambda: cleanups_of(rig, tagged) or None, "the cleanup flow", 180)
     assert rig.wait_for_end(swept[0]) == "Completed"
     assert len(oracle.cancelled(name)) == 1
     assert cleanups_of(rig, other) == []

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import signal
-import time
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +61,22 @@ class Campaign:
         self.rig.wait_for(
             lambda: len(self.oracle.started(self.name)) >= count or None,
             f"{count} starts",
-            90,
+            180,
             lambda: self.rig.describe(run),
         )
+
+    def recorded(self, count: int, run: str) -> None:
+        """
+        Wait until so many rows are on record as started: no start is under way then.
+        """
+
+        def found() -> bool | None:
+            with contextlib.closing(sqlite3.connect(self.folder / "ledger.db", timeout=30)) as store:
+                (rows,) = store.execute("SELECT count(*) FROM tl_batch_rows WHERE state = 'STARTED'").fetchone()
+            return rows == count or None
+
+        self.started(count, run)
+        self.rig.wait_for(found, f"{count} rows on record", 180, lambda: self.rig.describe(run))
 
     def batch(self, campaign: str, worker: str | None = None, **limits: Any) -> Batch:
         """
@@ -107,7 +120,7 @@ def campaign(rig: PrefectRig, oracle: Oracle, tmp_path: Path) -> Make:
 
     from prefect_blocks import TransactionlinkCredentials
 
-    def make(name: str, rows: int, duration: float) -> Campaign:
+    def make(name: str, rows: int, duration: float | None) -> Campaign:
         oracle.define(name, like="kyc-approve", duration=duration)
         lines = [json.dumps({"id": f"c{number}", "first": f"{FIRST_NAME} {number}"}) for number in range(rows)]
         (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
@@ -130,14 +143,17 @@ def process_of(run: str) -> int:
 
 def test_killed_with_executions_in_flight(rig: PrefectRig, oracle: Oracle, campaign: Make) -> None:
     """SIGKILL of the process of two shards: a retry of the flow run goes on, and is of the same campaign."""
-    book = campaign("batch-killed", rows=30, duration=6.0)
+    book = campaign("batch-killed", rows=30, duration=None)
     run = book.run(shards=2, in_flight=12)
-    book.started(12, run)
+    book.recorded(12, run)
 
     os.kill(process_of(run), signal.SIGKILL)
 
     assert rig.wait_for_end(run) == "Crashed"
     assert oracle.cancelled(book.name) == []
+    oracle.define(book.name, like="kyc-approve", duration=0.5)
+    for execution_id in oracle.started(book.name):
+        oracle.end(execution_id)
     rig.retry(run)
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     found = rig.flow_run(run)
@@ -161,7 +177,7 @@ def test_cancelled_by_a_person(rig: PrefectRig, oracle: Oracle, campaign: Make) 
 
     assert rig.wait_for_end(run) == "Cancelled", rig.describe(run)
     own = set(oracle.started(book.name)) - set(kept)
-    rig.wait_for(lambda: set(oracle.cancelled(book.name)) == own or None, "four cancels", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: set(oracle.cancelled(book.name)) == own or None, "the cancels", 180, lambda: rig.describe(run))
     for execution in kept:
         oracle.end(execution)
     asyncio.run(other.close())
@@ -176,15 +192,14 @@ def test_killed_while_it_is_cancelled(rig: PrefectRig, oracle: Oracle, campaign:
     )
     places = {"source": str(book.folder / "customers.csv"), "output": str(book.folder / "out")}
     run = rig.run_here("weekly-rescreening", {**places, "credentials": book.name, "definition": book.name})
-    book.started(6, run)
-    time.sleep(2)  # until the ids are on record, too
+    book.recorded(6, run)
 
     os.kill(process_of(run), signal.SIGSTOP)
     rig.cancel(run)
 
     assert rig.wait_for_end(run) == "Cancelled", rig.describe(run)
     own = set(oracle.started(book.name))
-    rig.wait_for(lambda: set(oracle.cancelled(book.name)) == own or None, "six cancels", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: set(oracle.cancelled(book.name)) == own or None, "six cancels", 180, lambda: rig.describe(run))
 
 
 @pytest.mark.slow

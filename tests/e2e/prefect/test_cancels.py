@@ -28,7 +28,7 @@ def cancelled(rig: PrefectRig, oracle: Oracle, run: str, name: str, count: int =
     rig.wait_for(
         lambda: len(set(oracle.cancelled(name))) == count or None,
         f"{count} cancels",
-        60,
+        180,
         lambda: "\n".join([str(oracle.cancelled(name)), rig.describe(run)]),
     )
     assert set(oracle.cancelled(name)) == set(oracle.started(name))
@@ -50,12 +50,12 @@ def test_subflow_run(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """Who cancels the run of a subflow ends what that subflow has started."""
     name = block("cancel-a-subflow", duration=600)
     run = rig.run_here("in-subflow", {"block": name})
-    rig.wait_for(lambda: oracle.started(name) or None, "the start", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: oracle.started(name) or None, "the start", 180, lambda: rig.describe(run))
     (subflow,) = rig.subflow_runs(run)
 
     rig.cancel(subflow)
 
-    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 60, lambda: rig.describe(subflow))
+    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 180, lambda: rig.describe(subflow))
     assert rig.wait_for_end(run) == "Failed"
     rig.wait_for_log(subflow, "ExecutionCancelled")
 
@@ -78,7 +78,7 @@ def test_in_submitted_tasks(rig: PrefectRig, oracle: Oracle, block: Block) -> No
     """Submitted tasks see nothing of a cancel, and their process is killed: the hook cancels for all of them."""
     name = block("cancel-submitted", duration=600)
     run = rig.run_here("submitted", {"block": name, "count": 3})
-    rig.wait_for(lambda: len(oracle.started(name)) == 3 or None, "three starts", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: len(oracle.started(name)) == 3 or None, "three starts", 180, lambda: rig.describe(run))
 
     rig.cancel(run)
 
@@ -128,7 +128,7 @@ def test_block_says_leave(rig: PrefectRig, oracle: Oracle, block: Block) -> None
 
     rig.cancel(run)
 
-    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 60)
+    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 180)
     assert rig.wait_for_end(swept[0]) == "Completed"
     assert oracle.cancelled(name) == []
 
@@ -138,12 +138,12 @@ def test_crash_cancels_where_the_flow_says_so(rig: PrefectRig, oracle: Oracle, b
     """The hook for on_crashed ends what a killed process leaves behind."""
     name = block("crash-cancels", duration=600)
     run = rig.run_here("ended-by-a-crash", {"block": name})
-    rig.wait_for(lambda: oracle.polls(name) or None, "the first poll", 60)
+    rig.wait_for(lambda: oracle.polls(name) or None, "the first poll", 180)
 
     os.kill(pid_of(rig, run), signal.SIGKILL)
 
     assert rig.wait_for_end(run) == "Crashed"
-    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 180, lambda: rig.describe(run))
 
 
 @pytest.mark.slow
@@ -157,5 +157,5 @@ def test_runner_is_dead(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     rig.cancel(run)
     rig.start_runner()
 
-    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 60, lambda: rig.describe(run))
+    rig.wait_for(lambda: oracle.cancelled(name) or None, "the cancel", 180, lambda: rig.describe(run))
     assert oracle.started(name) == [*dict.fromkeys(oracle.cancelled(name))]

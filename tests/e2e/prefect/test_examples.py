@@ -136,7 +136,7 @@ def test_kyc_completed_runs_by_an_announcement(
         try:
             inbox.put([Arrival("transactionlink", execution_id, "", uuid4().hex, time.time())])
             Forwarder(inbox).turn(client)
-            (run,) = rig.wait_for(lambda: about(rig, execution_id), "the flow run of the example", 60)
+            (run,) = rig.wait_for(lambda: about(rig, execution_id), "the flow run of the example", 180)
         finally:
             client.delete_automation(automation_id)
 
@@ -146,7 +146,7 @@ def test_kyc_completed_runs_by_an_announcement(
 
 def ran(rig: PrefectRig, run: str, tasks: list[str]) -> None:
     """Wait until the server, which hears of task runs later than of the flow run, tells of these and no others."""
-    rig.wait_for(lambda: sorted(branches(rig, run)) == tasks or None, f"the runs of {tasks}", 30)
+    rig.wait_for(lambda: sorted(branches(rig, run)) == tasks or None, f"the runs of {tasks}", 180)
 
 
 def about(rig: PrefectRig, execution_id: str) -> list[str] | None:

@@ -29,7 +29,7 @@ def went_on(rig: PrefectRig, oracle: Oracle, run: str, name: str) -> None:
 
 def test_killed_while_it_waits(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """SIGKILL of the flow's process during the wait: a retry from the UI goes on with the same execution."""
-    name = block("killed", duration=12.0)
+    name = block("killed", duration=600)
     run = rig.run_here("in-body", {"block": name})
 
     os.kill(waits(rig, run), signal.SIGKILL)
@@ -37,6 +37,7 @@ def test_killed_while_it_waits(rig: PrefectRig, oracle: Oracle, block: Block) ->
     assert rig.wait_for_end(run) == "Crashed"
     rig.retry(run)
     rig.wait_for_log(run, "waits for ", count=2)
+    oracle.end(oracle.started(name)[0])
     went_on(rig, oracle, run, name)
 
 
@@ -71,9 +72,9 @@ def test_killed_between_start_and_record(rig: PrefectRig, oracle: Oracle, block:
     process may still be at the start; from then on it would be one of unknown fate.
     """
     name = block("killed-early")
-    oracle.fault(on="start", definition=name, kind="hold", seconds=30)
+    oracle.fault(on="start", definition=name, kind="hold", seconds=90)
     run = rig.run_here("in-body", {"block": name})
-    rig.wait_for(lambda: oracle.started(name) or None, "the start", 60)
+    rig.wait_for(lambda: oracle.started(name) or None, "the start", 180)
 
     os.kill(pid_of(rig, run), signal.SIGKILL)
 
@@ -116,7 +117,7 @@ def test_result_cannot_be_stored(rig: PrefectRig, oracle: Oracle, block: Block) 
 @pytest.mark.slow
 def test_process_is_told_to_end(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """SIGTERM of the flow's process without a decision: nothing is cancelled, a retry goes on."""
-    name = block("evicted", duration=25.0)
+    name = block("evicted", duration=600)
     run = rig.run_here("in-body", {"block": name})
 
     os.kill(waits(rig, run), signal.SIGTERM)
@@ -124,6 +125,7 @@ def test_process_is_told_to_end(rig: PrefectRig, oracle: Oracle, block: Block) -
     assert rig.wait_for_end(run) == "Crashed"
     rig.retry(run)
     rig.wait_for_log(run, "waits for ", count=2)
+    oracle.end(oracle.started(name)[0])
     went_on(rig, oracle, run, name)
 
 
@@ -133,7 +135,7 @@ def test_runner_is_redeployed(rig: PrefectRig, oracle: Oracle, block: Block) -> 
     SIGTERM of the runner: Prefect calls its flow runs cancelled, and runs their hooks and the cleanup flow, although
     nobody cancelled them. Nothing is cancelled, and a retry goes on.
     """
-    name = block("redeployed", duration=40.0)
+    name = block("redeployed", duration=600)
     run = rig.run_here("in-body", {"block": name})
     waits(rig, run)
 
@@ -141,11 +143,12 @@ def test_runner_is_redeployed(rig: PrefectRig, oracle: Oracle, block: Block) -> 
     rig.start_runner()
 
     assert rig.wait_for_end(run) == "Cancelled"
-    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 60)
+    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 180)
     assert rig.wait_for_end(swept[0]) == "Completed"
     assert oracle.cancelled(name) == []
     rig.retry(run)
     rig.wait_for_log(run, "waits for ", count=2)
+    oracle.end(oracle.started(name)[0])
     went_on(rig, oracle, run, name)
 
 
@@ -158,7 +161,7 @@ def test_runner_is_redeployed_meanwhile(rig: PrefectRig, oracle: Oracle, block: 
     SIGTERM of the runner while a flow run waits for its retry, or is paused: Prefect calls it cancelled at once, as it
     does where a person cancels what has no process. Nothing is cancelled.
     """
-    name = block(flow, duration=60.0)
+    name = block(flow, duration=600)
     run = rig.run_here(flow, {"block": name})
     rig.wait_for_state(run, {state})
 
@@ -166,11 +169,12 @@ def test_runner_is_redeployed_meanwhile(rig: PrefectRig, oracle: Oracle, block: 
     rig.start_runner()
 
     assert rig.wait_for_end(run) == "Cancelled"
-    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 60)
+    swept = rig.wait_for(lambda: cleanups_of(rig, run) or None, "the cleanup flow", 180)
     assert rig.wait_for_end(swept[0]) == "Completed"
     assert len(oracle.started(name)) == 1
     assert oracle.cancelled(name) == []
     if state == "AwaitingRetry":
         rig.retry(run)
         rig.wait_for_log(run, "goes on with ", count=2)
+        oracle.end(oracle.started(name)[0])
         went_on(rig, oracle, run, name)

@@ -27,17 +27,18 @@ def suspended(rig: PrefectRig, run: str, times: int) -> bool | None:
 
 def wait_until_gone(rig: PrefectRig, pid: int) -> None:
     """A process that has nothing left to do ends a moment after its flow run was suspended."""
-    rig.wait_for(lambda: None if alive(pid) else True, "the end of the flow's process", 20)
+    rig.wait_for(lambda: None if alive(pid) else True, "the end of the flow's process", 180)
 
 
 def test_suspended_and_woken_by_the_timer(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """A deployed flow is suspended, has no process, is woken, and succeeds with one start."""
-    name = block("woken", duration=8.0, wait_mode="auto", suspend_after=0)
+    name = block("woken", duration=600, wait_mode="auto", suspend_after=0)
 
     run = rig.run_here("in-body", {"block": name})
 
     rig.wait_for_state(run, {"Suspended"})
     wait_until_gone(rig, pid_of(rig, run))
+    oracle.end(oracle.started(name)[0])
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert rig.states(run).count("Suspended") == rig.states(run).count("Resuming") > 0
     assert len(oracle.started(name)) == 1
@@ -46,11 +47,13 @@ def test_suspended_and_woken_by_the_timer(rig: PrefectRig, oracle: Oracle, block
 
 def test_ready_flow_is_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """The ready flow, served as it is, releases its worker, and ends with one start."""
-    name = block("ready", duration=6.0, wait_mode="suspend", suspend_after=0)
+    name = block("ready", duration=600, wait_mode="suspend", suspend_after=0)
 
     run = rig.run_here("transactionlink-run-workflow", {"workflow": name})
 
     rig.wait_for_state(run, {"Suspended"})
+    for execution_id in oracle.started(name):
+        oracle.end(execution_id)
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert len(oracle.started(name)) == 1
 
@@ -58,11 +61,13 @@ def test_ready_flow_is_suspended(rig: PrefectRig, oracle: Oracle, block: Block) 
 @pytest.mark.slow
 def test_async_flow_is_suspended(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """An async flow releases its worker in the same way."""
-    name = block("woken-async", duration=8.0, wait_mode="suspend", suspend_after=0)
+    name = block("woken-async", duration=600, wait_mode="suspend", suspend_after=0)
 
     run = rig.run_here("in-async-body", {"block": name})
 
     rig.wait_for_state(run, {"Suspended"})
+    for execution_id in oracle.started(name):
+        oracle.end(execution_id)
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert len(oracle.started(name)) == 1
 
@@ -82,11 +87,13 @@ def test_polls_for_a_while_first(rig: PrefectRig, oracle: Oracle, block: Block) 
 @pytest.mark.slow
 def test_several_suspended_at_once(rig: PrefectRig, oracle: Oracle, block: Block) -> None:
     """A flow that waits for several executions is suspended once for all, and finds each again."""
-    name = block("several", duration=12.0, wait_mode="auto", suspend_after=0)
+    name = block("several", duration=600, wait_mode="auto", suspend_after=0)
 
     run = rig.run_here("several", {"block": name, "count": 3})
 
     rig.wait_for_state(run, {"Suspended"})
+    for execution_id in oracle.started(name):
+        oracle.end(execution_id)
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert len(oracle.started(name)) == 3
 
@@ -140,7 +147,7 @@ def test_woken_early_and_suspended_again(rig: PrefectRig, oracle: Oracle, block:
     name = block("woken-early", duration=30.0, wait_mode="auto", suspend_after=0)
     run = rig.run_here("in-body", {"block": name})
     for times in (1, 2):
-        rig.wait_for(partial(suspended, rig, run, times), "a suspension", 60)
+        rig.wait_for(partial(suspended, rig, run, times), "a suspension", 180)
         rig.resume(run)
 
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
@@ -156,7 +163,7 @@ def test_no_suspension_beside_a_task(rig: PrefectRig, oracle: Oracle, block: Blo
 
     pid = waits(rig, run)
     seen = oracle.polls(name)
-    rig.wait_for(lambda: oracle.polls(name) > seen + 2 or None, "polls in the process", 20)
+    rig.wait_for(lambda: oracle.polls(name) > seen + 2 or None, "polls in the process", 180)
     assert rig.state(run) == "Running"
     assert alive(pid)
     rig.wait_for_state(run, {"Suspended"})
@@ -169,7 +176,7 @@ def test_a_persons_approval_is_not_given_by_the_timer(rig: PrefectRig, oracle: O
     """A flow run that is suspended for another reason than an execution is left to a person."""
     name = block("approval", duration=6.0, wait_mode="auto", suspend_after=0)
     run = rig.run_here("approval", {"block": name})
-    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "the second suspension", 60)
+    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "the second suspension", 180)
 
     time.sleep(25)  # more than twice the timer's span
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -55,7 +56,7 @@ def inbox(way: WebhookRig) -> Iterator[Inbox]:
 
 def arrived(rig: PrefectRig, inbox: Inbox, execution_id: str) -> None:
     """Wait until a webhook about an execution is in the inbox."""
-    rig.wait_for(lambda: inbox.for_ids([execution_id]) or None, "the webhook", 60)
+    rig.wait_for(lambda: inbox.for_ids([execution_id]) or None, "the webhook", 180)
 
 
 def continuations(rig: PrefectRig, execution_id: str) -> list[str]:
@@ -80,17 +81,20 @@ def test_woken_by_a_webhook(rig: PrefectRig, oracle: Oracle, block: Block, way: 
 
 
 def test_webhook_before_the_suspension(
-    rig: PrefectRig, oracle: Oracle, block: Block, way: WebhookRig, inbox: Inbox
+    rig: PrefectRig, oracle: Oracle, block: Block, way: WebhookRig, inbox: Inbox, tmp_path: Path
 ) -> None:
     """A webhook that comes when the flow has looked and is not suspended yet wakes it afterwards."""
     name = block("early-webhook", duration=600, wait_mode="auto", suspend_after=0)
 
-    run = rig.run_here("slow-to-suspend", {"block": name, "seconds": 9.0})
+    goes_on = tmp_path / "goes-on"
+    run = rig.run_here("slow-to-suspend", {"block": name, "goes_on": str(goes_on)})
     rig.wait_for_log(run, "is about to be suspended")
     oracle.end(oracle.started(name)[0])
     arrived(rig, inbox, oracle.started(name)[0])
 
+    time.sleep(3)  # the forwarder looks who is suspended
     assert rig.state(run) == "Running"
+    goes_on.touch()
     assert rig.wait_for_end(run) == "Completed", rig.describe(run)
     assert rig.states(run).count("Suspended") == rig.states(run).count("Resuming") == 1
     assert len(oracle.started(name)) == 1
@@ -128,7 +132,7 @@ def test_completion_starts_a_deployment_once(
     way.start_forwarder("second forwarder")
     try:
         oracle.end(execution_id)
-        found = rig.wait_for(lambda: continuations(rig, execution_id) or None, "the flow run", 60)
+        found = rig.wait_for(lambda: continuations(rig, execution_id) or None, "the flow run", 180)
         assert rig.wait_for_end(found[0]) == "Completed"
         way.stop_forwarder(signal.SIGKILL)
         way.start_forwarder()  # it tells the last two minutes again
@@ -186,7 +190,7 @@ def test_approval_is_left_to_a_person(rig: PrefectRig, oracle: Oracle, block: Bl
     run = rig.run_here("approval", {"block": name})
     rig.wait_for_state(run, {"Suspended"})
     oracle.end(oracle.started(name)[0])
-    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "the second suspension", 90)
+    rig.wait_for(lambda: rig.states(run).count("Suspended") == 2 or None, "the second suspension", 180)
 
     httpx.post(f"{oracle.url}/_sandbox/webhooks/replay", json={}, trust_env=False).raise_for_status()
     time.sleep(15)

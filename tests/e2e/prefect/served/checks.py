@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import prefect
@@ -233,14 +234,15 @@ def persisted(block: str) -> dict[str, Any]:
 
 
 @flow
-def slow_to_suspend(block: str, seconds: float) -> dict[str, Any]:
-    """The server takes its time with the suspension, which was announced before."""
+def slow_to_suspend(block: str, goes_on: str) -> dict[str, Any]:
+    """The server takes its time with the suspension, which was announced before: until there is a file."""
     hello()
     suspend = prefect.suspend_flow_run
 
     def slowly(**how: Any) -> Any:
         say("is about to be suspended")
-        time.sleep(seconds)
+        while not Path(goes_on).exists():
+            time.sleep(0.1)
         return suspend(**how)
 
     prefect.suspend_flow_run = slowly  # type: ignore[assignment]
