@@ -129,10 +129,10 @@ def until_it_answers(url: str) -> None:
     """
     Return when a server has come up.
     """
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 120
     while True:
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(url, trust_env=False)
+            httpx.get(url, trust_env=False, timeout=30)
             return
         assert time.monotonic() < ends, f"nobody answers at {url}"
         time.sleep(0.05)

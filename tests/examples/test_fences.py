@@ -174,7 +174,7 @@ def test_person_decides(remote: Remote, tmp_path: Path) -> None:
         answer = httpx.post(link, data={"token": token, "decision": "approve"}, trust_env=False)
         assert not answer.is_error
         assert "SUCCEEDED" in command.stdout.read()
-        assert command.wait(20) == 0
+        assert command.wait(60) == 0
 
 
 def test_doctor_of_the_real_service(remote: Remote, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_python_example_runs(oracle: Oracle, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
     assert (done.returncode, done.stdout.strip()) == (0, "approve"), done.stderr

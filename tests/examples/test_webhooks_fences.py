@@ -31,6 +31,10 @@ WEBHOOKS = Page("how-to/webhooks.md")
 SANDBOX, RECEIVER = "http://127.0.0.1:8321", "http://127.0.0.1:8322"
 OWNER, WRITER, READER = (f"postgresql+psycopg://{name}@db.internal/kyc" for name in ("owner", "receiver", "runner"))
 DATABASE, SERVE, INGEST, PIN, TRY_SANDBOX, TRY_RECEIVER, TRY_RUN = range(1, 8)
+UNTIL_DELIVERED = f"""python -c 'import httpx, time
+sandbox = httpx.Client(base_url="{SANDBOX}/_sandbox", trust_env=False)
+while not any(attempt["status"] == 204 for attempt in sandbox.get("/webhooks/deliveries").json()):
+    time.sleep(0.1)'"""
 
 
 def test_table_rights_and_receiver(postgres: Postgres, tmp_path: Path) -> None:
@@ -100,7 +104,8 @@ def test_try_it(tmp_path: Path) -> None:
     with running(start, tmp_path), running(serve, tmp_path):
         until_it_answers(sandbox)
         until_it_answers(f"{receiver}/healthz")
-        said = bash(placed(WEBHOOKS.fence("bash", TRY_RUN), {SANDBOX: sandbox, "sleep 4": "sleep 10"}), tmp_path)
+        places = {"sleep 4": UNTIL_DELIVERED, SANDBOX: sandbox}
+        said = bash(placed(WEBHOOKS.fence("bash", TRY_RUN), places), tmp_path)
     ran, listed = said.split("SUCCEEDED", 1)
     execution_id = re.search(r"execution +(\S+)", ran)
     assert execution_id is not None

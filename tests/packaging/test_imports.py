@@ -13,7 +13,7 @@ HEAVY = {"jmespath", "sqlalchemy.dialects.sqlite", "starlette", "uvicorn", "wtfo
 
 def modules_after(statement: str, before: str = "import airflow.sdk.bases.operator") -> set[str]:
     script = f"import sys; {before}; seen = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - seen))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

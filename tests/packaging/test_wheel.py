@@ -66,7 +66,7 @@ def test_core_works_without_extras(bare_python: Path, tmp_path: Path) -> None:
 def test_command_names_the_extra_that_is_missing(bare_python: Path, tmp_path: Path) -> None:
     """`tl` without its extra says in one line how to get it."""
     done = subprocess.run(
-        [bare_python.parent / "tl", "run", "x"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [bare_python.parent / "tl", "run", "x"], cwd=tmp_path, capture_output=True, text=True, timeout=180
     )
 
     assert done.returncode == 2
