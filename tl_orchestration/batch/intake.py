@@ -137,14 +137,10 @@ class Intake:
 
     def give_up(self) -> None:
         """
-        Leave the loading to whoever wants it.
+        Leave the loading to whoever wants it. One that has lost it leaves nothing, also not to a later life of its own.
         """
         with self._database.writing() as connection:
-            connection.execute(
-                update(campaigns)
-                .where(campaigns.c.id == self._campaign.id, campaigns.c.loader == self._loader)
-                .values(loader=None)
-            )
+            connection.execute(update(campaigns).where(self._held()).values(loader=None))
 
     def _hold(self, connection: Connection, values: Mapping[str, Any]) -> None:
         held = connection.execute(update(campaigns).where(self._held()).values(**values))

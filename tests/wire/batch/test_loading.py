@@ -83,6 +83,34 @@ def test_a_load_that_cannot_say_that_it_lives_goes_on(scene: Scene, monkeypatch:
     assert missed.is_set()
 
 
+def test_a_former_life_that_is_left_over_takes_no_load_away(either: Scene) -> None:
+    """It goes by the same name, so it is told from the one that has taken over by its pass."""
+    batch = either.batch(either.book(write(either.folder / "in.jsonl", records(3))), worker="shard-0")
+    lives = []
+    for _ in range(2):
+        opened, turn = batch._campaigns.open_for_loading(
+            "w47",
+            definition="kyc-approve",
+            quota="default",
+            output=None,
+            source="s",
+            loader="shard-0",
+            again=False,
+            lease=60.0,
+            now=time.time(),
+        )
+        assert turn == "load"
+        lives.append(Intake(batch._database, opened, "shard-0"))
+    former, latter = lives
+    with pytest.raises(LedgerError, match="taken over"):
+        former.take({}, [], time.time())
+    former.give_up()
+    latter.take({}, [], time.time())
+    latter.give_up()
+    with pytest.raises(LedgerError, match="taken over"):
+        latter.take({}, [], time.time())
+
+
 def test_a_loader_that_died_is_taken_over_after_a_lease(scene: Scene) -> None:
     """What says that it lives ends with the pass, so a load that has broken off is anybody's."""
 
