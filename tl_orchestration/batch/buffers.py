@@ -75,7 +75,7 @@ class Keeper:
         self._parts = parts
         self._most_rows = most_rows
         self._longest = longest
-        self._outcomes: list[Outcome] = []
+        self._outcomes: dict[tuple[str, int], Outcome] = {}
         self._bytes = 0
         self._since = 0.0
         self._writing = asyncio.Lock()
@@ -86,11 +86,13 @@ class Keeper:
 
     def add(self, outcome: Outcome) -> None:
         """
-        One more.
+        One more; the first of a row's attempt stays.
         """
+        if (outcome.key, outcome.attempt) in self._outcomes:
+            return
         if not self._outcomes:
             self._since = time.monotonic()
-        self._outcomes.append(outcome)
+        self._outcomes[outcome.key, outcome.attempt] = outcome
         self._bytes += len(outcome.result or b"")
 
     @property
@@ -112,12 +114,13 @@ class Keeper:
             outcomes, size = self._outcomes, self._bytes
             if not outcomes:
                 return
-            self._outcomes, self._bytes = [], 0
+            self._outcomes, self._bytes = {}, 0
             try:
-                self.kept += await asyncio.to_thread(self._parts.keep, outcomes, time.time())
+                self.kept += await asyncio.to_thread(self._parts.keep, list(outcomes.values()), time.time())
             except BaseException:
-                self._outcomes = outcomes + self._outcomes
-                self._bytes += size
+                later, self._outcomes, self._bytes = self._outcomes, outcomes, size
+                for outcome in later.values():
+                    self.add(outcome)
                 raise
 
 

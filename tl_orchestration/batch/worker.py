@@ -131,6 +131,8 @@ class Worker:
         self._overdue = False
         self._looked = self._surveyed = float("-inf")
         self._running: dict[str, Row] = {}
+        #: Which of these it has called off.
+        self._called_off: set[str] = set()
         self._adopted = self._strayed = self._told = self._told_holders = float("-inf")
         self._straying: asyncio.Task[None] | None = None
         self._obeyed = False
@@ -428,11 +430,12 @@ class Worker:
         """
         if self._campaign.stop != "CANCEL":
             self._obeyed = False
+            self._called_off.clear()
             return
         if not self._orders.keep:
             return
-        if self._running:
-            rows, self._running = list(self._running.values()), {}
+        if rows := [row for key, row in self._running.items() if key not in self._called_off]:
+            self._called_off.update(row.key for row in rows)
             await self._follower.cancel(rows)
         if not self._orders.follow and not self._obeyed:
             self._obeyed = True
@@ -456,6 +459,7 @@ class Worker:
             return
         finally:
             self._running.pop(row.key, None)
+            self._called_off.discard(row.key)
         await self._finish(row, ending)
 
     async def _ending(self, row: Row) -> Ending:

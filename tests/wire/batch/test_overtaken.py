@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from tests.wire.batch.campaigns import Scene, awaited, records, write
 from tl_orchestration import AsyncClient, OrganizationToken
-from tl_orchestration.batch import Batch, BatchOutcome, BatchSummary, Limits, Policy, RowState
+from tl_orchestration.batch import Batch, BatchOutcome, BatchSummary, Limits, Policy, RowState, worker
 from tl_orchestration.batch.rows import Rows
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
 from tl_orchestration.ledger import SqlLedger
@@ -119,6 +119,22 @@ def test_a_start_whose_worker_was_killed_can_be_cancelled(either: Scene) -> None
         batch.purge()
     assert either.cancel() == 2
     assert batch.run().counts == {RowState.CANCELLED: 2}
+
+
+def test_a_cancel_has_no_row_followed_twice(
+    scene: Scene, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels takes in starts that their worker has not put on record yet; it follows them all the same."""
+    monkeypatch.setattr(worker, "_FLUSH", 3.0)
+    scene.remote.define("kyc-approve", duration=None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(300)))
+    batch = scene.batch(book, policy=Policy(starts_at_once=20), worker="shard-0")
+    batch.load()
+    running = beside.submit(batch.run)
+    until(lambda: len(scene.remote.starts()) >= 60)
+    assert scene.cancel()
+    summary = running.result(60)
+    assert len(scene.lines()) == summary.count(RowState.CANCELLED) == len(scene.remote.starts())
 
 
 def test_a_cancel_keeps_to_the_quota_and_is_counted(scene: Scene) -> None:
