@@ -359,8 +359,23 @@ class Batch:
                 *(campaign.name, whole.unkept, shlex.quote(campaign.name)),
             )
         if self._output is not None:
-            manifest.write(self._output, manifest.manifest(self._database, campaign, whole, time.time()))
+            self._write_manifest(self._output, campaign, whole)
         return whole
+
+    def _write_manifest(self, folder: Place, campaign: Campaign, whole: BatchSummary) -> None:
+        """
+        Another worker may end while this one writes, and write what it knows before: then this one's is written over it
+        and is older. So it is written until it is so, or somebody lives who writes it later.
+        """
+        rows = Rows(self._database, campaign.id, self.worker, self._policy.lease)
+        document = manifest.manifest(self._database, campaign, whole, time.time())
+        while True:
+            manifest.write(folder, document)
+            now = time.time()
+            whole = self._whole(campaign, survey(self._database, self._campaigns.find(self.campaign) or campaign))
+            former, document = document, manifest.manifest(self._database, campaign, whole, now)
+            if manifest.is_same(former, document) or rows.others(now):
+                return
 
     def _whole(self, campaign: Campaign, summary: BatchSummary) -> BatchSummary:
         p95, unkept = polls_p95(self._database, campaign.id), count_unkept(self._database, campaign)

@@ -5,6 +5,7 @@ The manifest: what the parts of a campaign are, and what they hold.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tl_orchestration.batch.campaigns import Campaign
@@ -36,6 +37,13 @@ def manifest(database: Database, campaign: Campaign, summary: BatchSummary, now:
     }
 
 
+def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """
+    Whether both say the same of rows and parts.
+    """
+    return all(one[name] == other[name] for name in ("counts", "unkept", "load", "parts"))
+
+
 def write(folder: Place, document: dict[str, Any]) -> None:
     """
     Write it over the one that is there.
@@ -46,4 +54,4 @@ def write(folder: Place, document: dict[str, Any]) -> None:
     (folder / NAME).write(json.dumps(document, indent=2, ensure_ascii=False).encode(errors="backslashreplace"))
 
 
-__all__ = ["FORMAT", "NAME", "manifest", "write"]
+__all__ = ["FORMAT", "NAME", "is_same", "manifest", "write"]

@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from pyarrow import parquet  # type: ignore[import-untyped]  # it has no types
 from tests.remote import TOKEN
 from tests.wire.batch.campaigns import Scene, records, told, write
 from tl_orchestration import AsyncClient, OrganizationToken
-from tl_orchestration.batch import Batch, BatchOutcome, Book, Policy, RowState, following
+from tl_orchestration.batch import Batch, BatchOutcome, Book, Policy, RowState, following, manifest
+from tl_orchestration.batch.places import Place
 from tl_orchestration.batch.rows import Rows
 from tl_orchestration.errors import InvalidSettings, ServerError
 from tl_orchestration.ledger import SqlLedger
@@ -101,6 +104,37 @@ def read(content: bytes, form: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in content.splitlines()]
     found: list[dict[str, Any]] = parquet.read_table(io.BytesIO(content)).to_pylist()
     return [{**line, "result": json.loads(line["result"])} for line in found]
+
+
+def test_a_manifest_that_took_long_to_write_is_not_the_last_word(
+    either: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that left the rest to another one writes what it knew over what that one has written meanwhile."""
+    first, go_on, write_manifest = threading.Event(), threading.Event(), manifest.write
+
+    def slow(folder: Place, document: dict[str, Any]) -> None:
+        if not first.is_set():
+            first.set()
+            assert go_on.wait(30)
+        write_manifest(folder, document)
+
+    monkeypatch.setattr(manifest, "write", slow)
+    either.remote.define("kyc-approve", duration=None)
+    book = either.book(write(either.folder / "in.jsonl", records(4)))
+    stays, leaves = (either.batch(book, worker=name) for name in ("shard-0", "shard-1"))
+    stays.load()
+    stays.run(at_cap="return")
+    with ThreadPoolExecutor(2) as threads:
+        staying = threads.submit(stays.run)
+        leaving = threads.submit(leaves.run, wait_for_others=False)
+        assert first.wait(20)
+        either.cancel()
+        assert staying.result(60).counts == {RowState.CANCELLED: 4}
+        go_on.set()
+        assert leaving.result(60).outcome is BatchOutcome.LEFT_TO_OTHERS
+    written = json.loads((either.output / "w47" / "manifest.json").read_text())
+    assert (written["counts"], written["finished"]) == ({"CANCELLED": 4}, True)
+    assert len(either.lines()) == 4
 
 
 def test_a_parquet_part_of_rows_without_results(scene: Scene) -> None:
