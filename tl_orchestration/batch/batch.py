@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ from tl_orchestration.batch.summary import BatchOutcome, BatchSummary, LoadRepor
 from tl_orchestration.batch.surveys import count_unkept, polls_p95, started_since, survey
 from tl_orchestration.batch.thrift import Experience
 from tl_orchestration.batch.throttle import Turns, throttled
-from tl_orchestration.batch.unseen import unseen
+from tl_orchestration.batch.unseen import BEFORE, unseen
 from tl_orchestration.batch.worker import Orders, Worker
 from tl_orchestration.client import AsyncClient
 from tl_orchestration.credentials import B3osPublic
@@ -57,8 +57,8 @@ log = logging.getLogger(__name__)
 #: Part size that is waited for where results go nowhere, seconds.
 _NO_PARTS = 0.5
 _THREADS = 32
-#: States of a ledger entry whose execution may run; and those in which a start has come to something.
-_OPEN = OPEN | {State.UNKNOWN}
+#: States of a ledger entry whose execution may run; and those of a start that may have come to something.
+_OPEN = OPEN | UNDECIDED
 _KNOWN = _OPEN | {State.SETTLED}
 _ENDS = frozenset(
     {
@@ -341,6 +341,7 @@ class Batch:
         )
         try:
             if orders.keep:
+                await asyncio.to_thread(self._take_in, campaign, rows, of=_given_up(campaign))
                 await asyncio.to_thread(parts.sweep, time.time(), policy.lease)
             summary = await worker.work(orders, on_progress)
         finally:
@@ -425,7 +426,7 @@ class Batch:
             return 0
         rows = Rows(self._database, campaign.id, self.worker, self._policy.lease)
         mine = self.worker if only_mine else None
-        await asyncio.to_thread(self._take_in, campaign, rows, _OPEN, claimed_by=mine)
+        await asyncio.to_thread(self._take_in, campaign, rows, claimed_by=mine)
         shares = Shares(self._database, self._ledger.namespace, campaign.quota, self._policy.lease)
         shared = await asyncio.to_thread(shares.agree, self._limits, self._client._settings.requests_per_second)
         turns = Turns(shares, shared.requests_per_second)
@@ -444,12 +445,18 @@ class Batch:
         return accepted
 
     def _take_in(
-        self, campaign: Campaign, rows: Rows, states: frozenset[State], *, claimed_by: str | None = None
+        self,
+        campaign: Campaign,
+        rows: Rows,
+        *,
+        of: Sequence[RowState] = BEFORE,
+        claimed_by: str | None = None,
     ) -> None:
         """
-        Put on record what a worker could not that was killed between a start and its record in the campaign.
+        Put on record what a worker could not that was killed between a start, or its announcement, and its record in
+        the campaign.
         """
-        if found := unseen(self._database, campaign, states, claimed_by=claimed_by):
+        if found := unseen(self._database, campaign, _OPEN, of=of, claimed_by=claimed_by):
             rows.record(found, 0)
 
     def resume(self) -> None:
@@ -482,12 +489,20 @@ class Batch:
             InvalidSettings: There is no such campaign, or something of it is in flight, has yet to be kept or is of
                 unknown fate.
         """
-        if found := unseen(self._database, self._campaigns.named(self.campaign), _OPEN | UNDECIDED):
+        if found := unseen(self._database, self._campaigns.named(self.campaign), _OPEN, under_way=True):
             raise InvalidSettings(
                 f"Of {len(found)} rows of campaign {self.campaign} the ledger knows a start that the campaign does not:"
-                " their worker was lost. Run the campaign, or cancel it, which takes them in; nothing was purged."
+                " their worker was lost. Run the campaign, or cancel it, which takes them in, those that were under way"
+                " some minutes later; nothing was purged."
             )
         return self._campaigns.purge(self.campaign)
+
+
+def _given_up(campaign: Campaign) -> Sequence[RowState]:
+    """
+    In which states nobody would try a row again, and so find that it has started already.
+    """
+    return BEFORE if campaign.stop else (RowState.INVALID,)
 
 
 __all__ = ["Batch"]

@@ -14,12 +14,12 @@ from contextlib import closing
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.wire.batch.campaigns import Scene, awaited, records, write
+from tests.wire.batch.campaigns import Scene, awaited, records, told, write
 from tl_orchestration import AsyncClient, OrganizationToken
 from tl_orchestration.batch import Batch, BatchOutcome, BatchSummary, Limits, Policy, RowState, worker
 from tl_orchestration.batch.rows import Rows
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
-from tl_orchestration.ledger import SqlLedger
+from tl_orchestration.ledger import Event, SqlLedger, State
 
 
 def until(said: Callable[[], bool]) -> None:
@@ -119,6 +119,65 @@ def test_a_start_whose_worker_was_killed_can_be_cancelled(either: Scene) -> None
         batch.purge()
     assert either.cancel() == 2
     assert batch.run().counts == {RowState.CANCELLED: 2}
+
+
+def lost(scene: Scene, batch: Batch, key: str, *, minutes: int = 60, preparing: bool = False) -> None:
+    """
+    A worker has announced a start so long ago, and was killed before it knew what came of it.
+    """
+    at = time.time() - 60 * minutes
+    intent = Event(state=State.INTENT, at=at, generation="1", settles_at=at + 180, preparing=preparing)
+    batch._ledger.claim(f"batch/w47/{key}", intent, None)
+
+
+@pytest.mark.parametrize("cancels", [0, 1, 2])
+def test_an_announced_start_of_a_killed_worker_is_unknown_also_where_nobody_tries_its_row(
+    either: Scene, cancels: int
+) -> None:
+    """Cancelled campaigns start nothing, so no start finds it: whoever cancels looks, and whoever runs it to its end."""
+    batch = either.batch(either.book(write(either.folder / "in.jsonl", records(3))))
+    batch.load()
+    if cancels < 2:
+        assert either.cancel() == 0
+    lost(either, batch, "c00000")
+    lost(either, batch, "c00001", preparing=True)
+    with pytest.raises(InvalidSettings, match=r"Of 1 rows .* cancel it"):
+        batch.purge()
+    if cancels:
+        assert either.cancel() == 0
+        assert batch.summary().unknown == 1
+    summary = batch.run()
+    assert (summary.outcome, summary.unknown, summary.pending) == (BatchOutcome.CANCELLED, 1, 2)
+    assert either.remote.starts() == []
+
+
+def test_a_start_that_may_be_under_way_is_left_to_whoever_is_at_it(scene: Scene) -> None:
+    """Its announcement is fresh; it is no reason to forget the campaign either."""
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(1))))
+    batch.load()
+    lost(scene, batch, "c00000", minutes=0)
+    scene.cancel()
+    assert batch.run().counts == {RowState.PENDING: 1}
+    with pytest.raises(InvalidSettings, match="some minutes later"):
+        batch.purge()
+
+
+def test_rows_that_were_taken_out_after_their_worker_was_killed_have_started(either: Scene) -> None:
+    """Only the ledger knows of their starts: one runs, and is followed and kept; one may run, and is told as unknown."""
+    either.remote.define("kyc-approve", duration=None)
+    file = write(either.folder / "in.jsonl", records(3))
+    batch = either.batch(either.book(file), limits=Limits(in_flight=2), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == 2
+    told(either, "UPDATE tl_batch_rows SET state = 'PENDING', execution_id = NULL, owner = NULL WHERE key = 'c00001'")
+    lost(either, batch, "c00002")
+    write(file, records(1))
+    assert batch.load().withdrawn == 2
+    summary = batch.run(at_cap="return")
+    assert summary.counts == {RowState.STARTED: 2, RowState.UNKNOWN: 1}
+    assert either.cancel() == 2
+    assert batch.run().counts == {RowState.CANCELLED: 2, RowState.UNKNOWN: 1}
+    assert len(either.lines()) == 2
 
 
 def test_a_cancel_has_no_row_followed_twice(
