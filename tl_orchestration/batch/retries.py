@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, String, cast, exists, select, update
 
 from tl_orchestration.batch.campaigns import Campaign
+from tl_orchestration.batch.intake import WITHDRAWN
 from tl_orchestration.batch.starting import ledger_key
 from tl_orchestration.batch.states import FAILURES, RowState
 from tl_orchestration.batch.surveys import unkept
 from tl_orchestration.database.tables import entries, rows, slices
 from tl_orchestration.errors import InvalidSettings, NotFound
-from tl_orchestration.ledger.entry import State
+from tl_orchestration.ledger.entry import UNDECIDED, State
 from tl_orchestration.ledger.sql import SqlLedger
 
 _POSSIBLE = frozenset({*FAILURES, RowState.REJECTED, RowState.UNKNOWN})
@@ -24,7 +25,7 @@ _PORTION = 500
 
 def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *, restart: bool) -> int:
     """
-    Returns how many rows can be started again, or have their results asked for again.
+    Returns how many rows can be started again, have their results asked for again, or are followed again.
 
     Args:
         restart: Take every row of unknown fate; else only those that a person has said something about.
@@ -46,6 +47,7 @@ def retry(ledger: SqlLedger, campaign: Campaign, states: frozenset[RowState], *,
         if RowState.UNKNOWN in states:
             unknown = mine & (rows.c.state == RowState.UNKNOWN.value)
             judged = _judged(connection, ledger, campaign, unknown, restart=restart)
+            count += _without_source(connection, ledger, campaign, readable)
             for begin in range(0, len(judged), _PORTION):
                 chosen = unknown & rows.c.key.in_(judged[begin : begin + _PORTION])
                 count += _again(connection, ledger, campaign, chosen, attempt=0, restart=False)
@@ -90,6 +92,29 @@ def _judged(
         if entry is None or entry.state in known:
             found.append(key)
     return found
+
+
+def _without_source(
+    connection: Connection, ledger: SqlLedger, campaign: Campaign, readable: ColumnElement[bool]
+) -> int:
+    """
+    Rows of unknown fate that the source no longer has, and about which the ledger knows better by now: what was started
+    is followed, for which no source is needed; the others are withdrawn. Returns how many are followed.
+    """
+    from tl_orchestration.ledger.sql import find
+
+    mine = (rows.c.campaign == campaign.id) & (rows.c.state == RowState.UNKNOWN.value)
+    followed = 0
+    for (key,) in connection.execute(select(rows.c.key).where(mine, ~readable)).all():
+        entry = find(connection, ledger.namespace, ledger_key(campaign.name, key))
+        this = update(rows).where(mine, rows.c.key == key)
+        if entry is None or entry.state is State.REJECTED:
+            connection.execute(this.values(state=RowState.INVALID.value, reason=WITHDRAWN))
+        elif entry.state not in UNDECIDED and entry.execution_id is not None:
+            begun = {"execution_id": entry.execution_id, "deadline": entry.deadline, "expires_at": entry.expires_at}
+            connection.execute(this.values(state=RowState.STARTED.value, owner=None, reason=None, **begun))
+            followed += 1
+    return followed
 
 
 def _again(

@@ -4,10 +4,13 @@ Rows that are started once more: under the brakes of a campaign, and after their
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.wire.batch.campaigns import Scene, records, told, write
 from tl_orchestration.batch import BatchOutcome, Limits, Policy, RowState
+from tl_orchestration.ledger import Event, State
 
 
 @pytest.mark.parametrize("brake", [Policy(max_starts=3), Policy(canary=3)], ids=["max_starts", "canary"])
@@ -55,3 +58,24 @@ def test_a_row_whose_execution_nobody_knows_is_started_anew_on_somebodys_word(sc
     assert batch.retry(unknown="restart") == 2
     assert batch.run().counts == {RowState.SUCCEEDED: 2}
     assert scene.started() == {"Ada 0": 1, "Ada 1": 1}
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_verdict_is_heeded_although_the_source_no_longer_has_the_row(either: Scene, *, runs: bool) -> None:
+    """What was started is followed; what was not is withdrawn. Neither stays of unknown fate for ever."""
+    either.remote.order("start", "lose", definition="kyc-approve")
+    file = write(either.folder / "in.jsonl", records(1))
+    batch = either.batch(either.book(file))
+    batch.load()
+    assert batch.run().counts == {RowState.UNKNOWN: 1}
+    write(file, [])
+    batch.load()
+    assert batch.retry([RowState.UNKNOWN]) == 0
+    assert batch.retry([RowState.UNKNOWN], unknown="restart") == 0
+    (start,) = either.remote.starts()
+    state, execution_id = (State.STARTED, start["execution_id"]) if runs else (State.REJECTED, None)
+    verdict = Event(state=state, at=time.time(), execution_id=execution_id, adopted=runs, reason="I looked", actor="me")
+    batch._ledger.append("batch/w47/c00000", verdict)
+    assert batch.retry([RowState.UNKNOWN]) == runs
+    assert batch.run().counts == {RowState.SUCCEEDED if runs else RowState.INVALID: 1}
+    assert batch.purge() == 1
