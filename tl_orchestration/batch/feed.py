@@ -99,6 +99,7 @@ class Feed:
             return BatchOutcome.BREAKER_OPEN
         if self._slice is not None and self._slice.load < load:
             self._slice.waiting.clear()
+            self.hold()  # what rows that are started once more were granted is not for others
         while self._slice is None or not self._slice.waiting:
             if not await self._claim():
                 return BatchOutcome.FINISHED

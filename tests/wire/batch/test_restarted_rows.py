@@ -4,12 +4,19 @@ Rows that are started once more: under the brakes of a campaign, and after their
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from tests.wire.batch.campaigns import Scene, records, told, write
 from tl_orchestration.batch import BatchOutcome, Limits, Policy, RowState
+from tl_orchestration.batch.breaker import Breaker
+from tl_orchestration.batch.buffers import Recorder
+from tl_orchestration.batch.feed import Due, Feed
+from tl_orchestration.batch.rows import Rows
+from tl_orchestration.batch.shares import Shares
 from tl_orchestration.ledger import Event, State
 
 
@@ -40,6 +47,43 @@ def test_rows_of_a_retry_are_found_behind_those_that_may_not_start(scene: Scene)
     summary = scene.batch(book, policy=Policy(max_starts=1)).run()
     assert summary.counts == {RowState.FAILED: 1, RowState.PENDING: 201}
     assert scene.started() == {"Ada 201": 1}
+
+
+def test_what_rows_of_a_retry_were_granted_is_not_for_others(scene: Scene) -> None:
+    """Another pass takes them out before they are started: the brake still holds for the rows that are left."""
+    file = write(scene.folder / "in.jsonl", records(12))
+    policy = Policy(max_starts=10, starts_at_once=1)
+    batch = scene.batch(scene.book(file), policy=policy)
+    batch.load()
+    told(scene, "UPDATE tl_batch_rows SET state = 'FAILED' WHERE key < 'c00010'")
+    assert batch.retry() == 10
+    book, database, namespace = batch._book, batch._database, batch._ledger.namespace
+    assert book is not None
+    rows, shares = Rows(database, 1, "shard-0", 60.0), Shares(database, namespace, "default", 60.0)
+    rows.enter(namespace, "default", time.time())
+    shares.agree(Limits(), None)
+    feed = Feed(
+        1,
+        "shard-0",
+        book,
+        policy,
+        rows=rows,
+        shares=shares,
+        breaker=Breaker(shares, 1, 3),
+        recorder=Recorder(rows),
+        fingerprint=batch._fingerprint,
+    )
+
+    async def take() -> Sequence[Due] | BatchOutcome:
+        due = await feed.take(1)
+        assert not isinstance(due, BatchOutcome)
+        for one in due:
+            await feed.came(one.part)
+        write(file, list(records(12))[10:])
+        batch.load()
+        return await feed.take(2)
+
+    assert asyncio.run(take()) is BatchOutcome.STOPPED
 
 
 def test_a_row_whose_execution_nobody_knows_is_started_anew_on_somebodys_word(scene: Scene) -> None:
