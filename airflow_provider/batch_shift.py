@@ -87,10 +87,13 @@ def worked(
     working = in_thread(turn)
     try:
         summary = _ended(working, ends)
-    except TransactionlinkError:
-        if not stop():
+    except TransactionlinkError as error:
+        if stop():
+            stopped(batch, context, cancel=cancel)
+        if time.time() < ends:
             raise
-        stopped(batch, context, cancel=cancel)
+        time_is_up(batch, cancel=cancel)
+        raise AirflowTaskTimeout(_TIME_IS_UP) from error
     except BaseException as ended:
         halt.set()
         wait([working], _ORDERLY)  # no longer: whatever the turn reads may never answer

@@ -658,6 +658,21 @@ def test_a_time_out_that_has_passed_while_it_was_deferred(endless: World) -> Non
     assert len(endless.remote.starts()) == len(endless.remote.cancels()) == 1
 
 
+def test_a_time_out_that_passes_while_the_book_is_read(endless: World) -> None:
+    """What the task has in flight since an earlier try is cancelled as well, and Airflow hears of a time-out."""
+    task = endless.task(3, execution_timeout=timedelta(seconds=60))
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    endless.book(4)
+    ti = TaskInstance(try_number=2)
+    ti.start_date -= timedelta(seconds=61)
+
+    with pytest.raises(AirflowTaskTimeout):
+        task.execute({"ti": ti})  # type: ignore[typeddict-item]
+
+    assert len(endless.remote.starts()) == len(endless.remote.cancels()) == 3
+
+
 def test_a_trigger_that_crashed_is_made_up_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task works on in the worker, and ends its campaign there."""
     task, context = world.task(in_flight=2), {"ti": TaskInstance()}
