@@ -145,8 +145,8 @@ class Batch:
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
-            InvalidSettings: A column is missing, or the campaign runs another definition or keeps its results in
-                another folder.
+            InvalidSettings: A column is missing, or the campaign runs another definition, keeps its results in another
+                folder, or is worked on under another quota.
             StorageFailed: The source cannot be read, or the reject file not written.
             LedgerError: The database cannot be used.
         """

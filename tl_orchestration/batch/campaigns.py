@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from attrs import evolve, frozen
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tl_orchestration.batch.places import is_same
@@ -102,7 +102,8 @@ class Campaigns:
             now: Epoch seconds.
 
         Raises:
-            InvalidSettings: The campaign runs another definition, or keeps its results in another folder.
+            InvalidSettings: The campaign runs another definition, keeps its results in another folder, or is worked on
+                under another quota.
         """
         with self._database.writing() as connection:
             insert = sqlite.insert(campaigns) if self._database.is_sqlite else postgresql.insert(campaigns)
@@ -130,6 +131,7 @@ class Campaigns:
                     " own."
                 )
             self._check_output(connection, found, output, loader, now - lease)
+            self._check_quota(connection, found, quota, loader, now - lease)
             changes: dict[str, Any] = {"quota": quota, "output": output or found.output}
             if found.is_loaded and not again and source in {None, found.source}:
                 connection.execute(update(campaigns).where(here).values(**changes))
@@ -219,19 +221,36 @@ class Campaigns:
         if output is None or found.output is None or is_same(output, found.output):
             return
         kept = select(parts.c.id).where(parts.c.campaign == found.id, parts.c.committed)
-        others = select(workers.c.name).where(
-            workers.c.campaign == found.id, workers.c.name != worker, workers.c.seen_at > silent_since
-        )
+        others = _others(found, worker, silent_since)
         if connection.scalar(select(or_(kept.exists(), others.exists()))):
             raise InvalidSettings(
                 f"Campaign {found.name} keeps its results in {found.output.removesuffix(f'/{found.name}')}: give that"
                 " folder, or give another one a campaign of its own."
             )
 
+    def _check_quota(
+        self, connection: Connection, found: Campaign, quota: str, worker: str, silent_since: float
+    ) -> None:
+        """
+        What runs counts in the campaign's quota: who works under the former one would not see it any more, and start
+        beyond every limit.
+        """
+        if quota != found.quota and connection.scalar(select(_others(found, worker, silent_since).exists())):
+            raise InvalidSettings(
+                f"Others work on campaign {found.name} under the quota {found.quota}: give that one, or wait for their"
+                " end."
+            )
+
     def _find(self, connection: Connection, name: str) -> Campaign | None:
         query = select(campaigns).where(campaigns.c.namespace == self._namespace, campaigns.c.name == name)
         row = connection.execute(query).one_or_none()
         return None if row is None else _campaign(dict(row._mapping))
+
+
+def _others(found: Campaign, worker: str, silent_since: float) -> Select[Any]:
+    return select(workers.c.name).where(
+        workers.c.campaign == found.id, workers.c.name != worker, workers.c.seen_at > silent_since
+    )
 
 
 def _campaign(row: Mapping[str, Any]) -> Campaign:

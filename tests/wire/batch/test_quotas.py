@@ -12,6 +12,7 @@ import pytest
 
 from tests.wire.batch.campaigns import Scene, awaited, records, write
 from tl_orchestration.batch import Batch, BatchOutcome, Limits, RowState
+from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.ledger import SqlLedger
 
 
@@ -114,3 +115,19 @@ def test_whoever_watches_is_woken_for_a_result_although_there_is_no_room(scene: 
     watching = Batch(client, "new", limits=Limits(in_flight=3), worker="new-0").watch(stop=until(10))
     assert awaited(client, watching).outcome is BatchOutcome.IN_FLIGHT
     assert new.run(at_cap="return").count(RowState.SUCCEEDED) == 1
+
+
+def test_a_campaign_stays_in_its_quota_while_others_work_on_it(either: Scene) -> None:
+    """Else their limit would not see what runs of it any more; once they are gone, it may have another one."""
+    either.remote.define("kyc-approve", duration=None)
+    book = either.book(write(either.folder / "in.jsonl", records(8)))
+    first = either.batch(book, limits=Limits(quota="slow", in_flight=2), worker="shard-0")
+    first.load()
+    assert first.run(at_cap="return").in_flight == 2
+    other = either.batch(book, worker="shard-1")
+    with pytest.raises(InvalidSettings, match="under the quota slow: give that one"):
+        other.load()
+    assert first.run(at_cap="return").in_flight == 2
+    gone(either)
+    other.load()
+    assert other._campaigns.named("w47").quota == "default"
