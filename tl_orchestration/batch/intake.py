@@ -202,23 +202,22 @@ class Intake:
 
     def _change(self, connection: Connection, changes: Sequence[Mapping[str, Any]]) -> None:
         """
-        A row that a worker moves on meanwhile keeps the state that it has moved to.
+        A row that a worker moves on meanwhile keeps the state that it has moved to; where it can be read again is
+        changed all the same.
         """
         here = (rows.c.campaign == self._campaign.id) & (rows.c.key == bindparam("b_key"))
+        place, record = ["slice", "load"], ["state", "fingerprint", "fingerprint_key_id", "reason"]
         unique = {change["key"]: change for change in changes}.values()
-        for replaceable in (True, False):
-            names = ["slice", "load"]
-            statement = update(rows).where(here)
-            if replaceable:
-                names += ["state", "fingerprint", "fingerprint_key_id", "reason"]
-                statement = statement.where(rows.c.state == bindparam("b_before"))
-            chosen = [change for change in unique if (change["before"] in _REPLACEABLE) is replaceable]
+        replaceable = [change for change in unique if change["before"] in _REPLACEABLE]
+        unmoved = here & (rows.c.state == bindparam("b_before"))
+        for where, names, also, chosen in (
+            (unmoved, [*place, *record], ["key", "before"], replaceable),
+            (here & (rows.c.load != bindparam("b_load")), place, ["key"], unique),
+        ):
             if chosen:
                 values: dict[str, Any] = {name: bindparam(f"b_{name}") for name in names}
-                used = [*names, "key", "before"] if replaceable else [*names, "key"]
-                connection.execute(
-                    statement.values(**values), [{f"b_{name}": one[name] for name in used} for one in chosen]
-                )
+                given = [{f"b_{name}": one[name] for name in (*names, *also)} for one in chosen]
+                connection.execute(update(rows).where(where).values(**values), given)
 
 
 __all__ = ["CHANGED", "CONFLICT", "WITHDRAWN", "Incoming", "Intake", "Tally"]

@@ -5,14 +5,17 @@ Sources that change, keys that are no keys, and campaigns that come again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
 from tests.postgres import Postgres
-from tests.wire.batch.campaigns import COLUMNS, Scene, records, write
+from tests.wire.batch.campaigns import COLUMNS, Scene, records, told, write
 from tl_orchestration.batch import BatchOutcome, Book, Limits, Policy, Query, RowState
+from tl_orchestration.batch.intake import Intake
 from tl_orchestration.cli.batch_report import code_of
 from tl_orchestration.cli.outcomes import ROWS_FAILED
 from tl_orchestration.errors import InvalidRequest, InvalidSettings
@@ -160,3 +163,25 @@ def test_a_worker_does_not_wait_for_a_load_that_has_failed(scene: Scene) -> None
 
     with pytest.raises(InvalidSettings, match="load it again"):
         batch.run(stop=fail)
+
+
+def test_a_row_that_starts_while_it_is_read_anew_can_be_read_again(
+    scene: Scene, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker puts that on record between two statements of the loader: a retry finds it all the same."""
+    scene = Scene(scene.remote, postgres.ready_database(), scene.folder)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(2))))
+    batch.load()
+    known = Intake._known
+
+    def started(self: Intake, connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        found = known(self, connection, keys)
+        told(scene, "UPDATE tl_batch_rows SET state = 'STARTED' WHERE key = 'c00001'")
+        return found
+
+    monkeypatch.setattr(Intake, "_known", started)
+    report = batch.load(again=True)
+    assert (report.accepted, report.withdrawn) == (2, 0)
+    told(scene, "UPDATE tl_batch_rows SET state = 'FAILED' WHERE key = 'c00001'")
+    assert batch.retry() == 1
+    assert batch.run().counts == {RowState.SUCCEEDED: 2}
