@@ -226,9 +226,10 @@ class Columns:
         for name, column in self._by_field().items():
             if message.startswith(name):
                 return column
-        for name, source in self.parameters.items():
+        # The longest one: another name may be the beginning of it.
+        for name in sorted(self.parameters, key=len, reverse=True):
             if message.startswith(f"parameters.{name}"):
-                return source.name
+                return self.parameters[name].name
         return self.parameters_from
 
     def _by_field(self) -> dict[str, str | None]:

@@ -144,6 +144,14 @@ def test_what_the_request_refuses_names_the_column(column: str, value: Any) -> N
     assert "SE" not in str(bad.value)
 
 
+def test_a_parameter_whose_name_begins_like_another_has_its_own_column() -> None:
+    """The reject file sends nobody to the wrong one."""
+    columns = Columns(key="id", parameters={"name": "n", "nameOfBank": "b"})
+    with pytest.raises(BadRow) as bad:
+        columns.request_of({"id": "7", "n": "x", "b": float("nan")}, "kyc")
+    assert bad.value.column == "b"
+
+
 @pytest.mark.parametrize("value", [None, "", "  ", True, 1.5, "a\nb", "x" * 3000])
 def test_a_key_must_be_usable(value: Any) -> None:
     """Text or a whole number, on one line."""
