@@ -87,13 +87,11 @@ def worked(
     working = in_thread(turn)
     try:
         summary = _ended(working, ends)
-    except TransactionlinkError as error:
+    except TransactionlinkError:
         if stop():
             stopped(batch, context, cancel=cancel)
-        if time.time() < ends:
-            raise
-        time_is_up(batch, cancel=cancel)
-        raise AirflowTaskTimeout(_TIME_IS_UP) from error
+        _check_time(batch, ends, cancel=cancel)
+        raise
     except BaseException as ended:
         halt.set()
         wait([working], _ORDERLY)  # no longer: whatever the turn reads may never answer
@@ -104,9 +102,8 @@ def worked(
     log.info("%s", line(summary))
     if stop():
         stopped(batch, context, cancel=cancel)
-    if summary.outcome is BatchOutcome.INTERRUPTED and time.time() >= ends:
-        time_is_up(batch, cancel=cancel)
-        raise AirflowTaskTimeout(_TIME_IS_UP)
+    if summary.outcome is BatchOutcome.INTERRUPTED:
+        _check_time(batch, ends, cancel=cancel)
     return summary
 
 
@@ -121,6 +118,15 @@ def _ended(working: Future[BatchSummary], ends: float) -> BatchSummary:
         if working.done():
             raise
         raise AirflowTaskTimeout(_TIME_IS_UP) from None
+
+
+def _check_time(batch: Batch, ends: float, *, cancel: bool) -> None:
+    """
+    Whatever else the turn ended with: it may be that the task's time is up.
+    """
+    if time.time() >= ends:
+        time_is_up(batch, cancel=cancel)
+        raise AirflowTaskTimeout(_TIME_IS_UP)
 
 
 def stopped(batch: Batch, context: Any, *, cancel: bool) -> NoReturn:

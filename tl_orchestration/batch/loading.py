@@ -81,8 +81,8 @@ class Loader:
 
         Raises:
             InvalidRequest: There are bad rows, and the policy says to stop then. Nothing can be started.
-            InvalidSettings: The source has no such column, or the campaign runs another definition, keeps its results in
-                another folder, or is worked on under another quota.
+            InvalidSettings: The source has no such column, or the campaign runs another definition, keeps its results
+                in another folder, or is worked on under another quota.
             StorageFailed, LedgerError: The source cannot be read, or the database not written.
         """
         try:

@@ -134,7 +134,7 @@ def lost(scene: Scene, batch: Batch, key: str, *, minutes: int = 60, preparing: 
 def test_an_announced_start_of_a_killed_worker_is_unknown_also_where_nobody_tries_its_row(
     either: Scene, cancels: int
 ) -> None:
-    """Cancelled campaigns start nothing, so no start finds it: whoever cancels looks, and whoever runs it to its end."""
+    """Cancelled campaigns start nothing, so no start finds it: whoever cancels looks, and whoever runs it on."""
     batch = either.batch(either.book(write(either.folder / "in.jsonl", records(3))))
     batch.load()
     if cancels < 2:
@@ -163,7 +163,7 @@ def test_a_start_that_may_be_under_way_is_left_to_whoever_is_at_it(scene: Scene)
 
 
 def test_rows_that_were_taken_out_after_their_worker_was_killed_have_started(either: Scene) -> None:
-    """Only the ledger knows of their starts: one runs, and is followed and kept; one may run, and is told as unknown."""
+    """Only the ledger knows of their starts: one runs, and is followed and kept; one may run, and is unknown."""
     either.remote.define("kyc-approve", duration=None)
     file = write(either.folder / "in.jsonl", records(3))
     batch = either.batch(either.book(file), limits=Limits(in_flight=2), worker="shard-0")
