@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from tests.faults.chaotic import REFUSALS, SILENCES, WAIT, ChaoticService
+from tests.faults.chaotic import REFUSALS, SILENCES, WAIT, Account, ChaoticService
 from tests.wire.fault_server import FaultServer
 from tl_orchestration import AsyncClient, OrganizationToken, Pacing, Patience, RunRequest, Settings, Status
 from tl_orchestration.errors import (
@@ -35,6 +36,10 @@ TRIES = 6
 SEEN_TO = (InvalidRequest, NotFound, PermissionDenied)
 #: Seconds between two moments in which the service's listener is closed, and how long each takes.
 OPEN, CLOSED = 0.4, 0.1
+#: Requests that come at least between two such moments, however slow this machine is: two of each step that is at work.
+SERVED = 2 * CLIENTS * AT_ONCE
+#: How late an event loop is that has been kept from working for a while, seconds.
+STALL = 1.0
 
 SETTINGS = Settings(request_timeout=4.0, connect_timeout=4.0, max_connections=AT_ONCE)
 RETRY = RetryPolicy(base=0.01, cap=0.02, retry_after_cap=2.0)
@@ -50,14 +55,16 @@ class Report:
         ended: Executions that were started and waited for to their end.
         unknown: Keys whose start was called unknown.
         failed: Any other error that was left after all tries.
+        stalls: How often this machine has kept the clients from working for a while.
     """
 
     ended: dict[str, str] = field(factory=dict)
     unknown: set[str] = field(factory=set)
     failed: dict[str, TransactionlinkError] = field(factory=dict)
+    stalls: int = 0
 
 
-async def run_step(client: AsyncClient, key: str, report: Report) -> None:
+async def run_step(client: AsyncClient, key: str, report: Report, is_open: asyncio.Event) -> None:
     """Run one step as an orchestrator does: with retries, but none after an unknown start."""
     request = RunRequest("kyc-approve", {"step": key})
     for left in reversed(range(TRIES)):
@@ -74,31 +81,50 @@ async def run_step(client: AsyncClient, key: str, report: Report) -> None:
                 report.failed[key] = error
                 return
             await asyncio.sleep(2 * CLOSED)  # not all of them in one moment in which nobody listens
+            await is_open.wait()
         else:
             assert ended.status is Status.SUCCEEDED
             report.ended[key] = ended.id
             return
 
 
-async def close_at_times(server: FaultServer) -> None:
+async def close_at_times(server: FaultServer, account: Account, is_open: asyncio.Event) -> None:
     """Have the service's listener closed for a moment, again and again."""
+    served = 0
+    is_open.set()
     while True:
         await asyncio.sleep(OPEN)
+        if account.requests < served + SERVED:
+            continue
+        is_open.clear()
         with server.closed():
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", server.port)
             await asyncio.sleep(CLOSED)
+        is_open.set()
+        served = account.requests
 
 
-async def run_all(server: FaultServer, ledgers: list[Ledger], keys: list[list[str]]) -> Report:
+async def note_stalls(report: Report) -> None:
+    """Count the moments in which no client could read what had come, so that it may have called it late."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(0.1)
+        report.stalls += time.monotonic() - before > STALL
+
+
+async def run_all(server: FaultServer, account: Account, ledgers: list[Ledger], keys: list[list[str]]) -> Report:
     """Run the steps of each client, some at once."""
-    report = Report()
+    report, is_open = Report(), asyncio.Event()
 
     async def work(client: AsyncClient, mine: Iterator[str]) -> None:
         for key in mine:
-            await run_step(client, key, report)
+            await run_step(client, key, report, is_open)
 
-    closing = asyncio.create_task(close_at_times(server))
+    beside = [
+        asyncio.create_task(close_at_times(server, account, is_open)),
+        asyncio.create_task(note_stalls(report)),
+    ]
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         for ledger, some in zip(ledgers, keys, strict=True):
             made = AsyncClient(OrganizationToken("tot_x"), server.url, ledger=ledger, settings=SETTINGS, retry=RETRY)
@@ -106,9 +132,10 @@ async def run_all(server: FaultServer, ledgers: list[Ledger], keys: list[list[st
             mine = iter(some)
             for _ in range(AT_ONCE):
                 tasks.create_task(work(client, mine))
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
+    for task in beside:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     return report
 
 
@@ -120,7 +147,7 @@ def test_nothing_starts_twice_and_nothing_is_lost(tmp_path: Path) -> None:
     ledgers: list[Ledger] = [*(MemoryLedger() for _ in range(CLIENTS - 1)), sql]
     keys = [[f"step-{number}" for number in range(first, EXECUTIONS, CLIENTS)] for first in range(CLIENTS)]
     with FaultServer(service) as server:
-        report = asyncio.run(run_all(server, ledgers, keys))
+        report = asyncio.run(run_all(server, service.account, ledgers, keys))
         namespace = f"transactionlink@127.0.0.1:{server.port}"
     account = service.account
 
@@ -148,11 +175,12 @@ def test_nothing_starts_twice_and_nothing_is_lost(tmp_path: Path) -> None:
                 # What was answered is unknown only to a client that could not wait for the answer.
                 assert key in account.unanswered or entry.reason == "NoAnswer"
     sql.close()
-    # Unknown is what nobody can know without the service's account; a slow machine may add some.
-    assert len(report.unknown) <= 1.2 * len(account.unanswered)
+    # Unknown is what nobody can know without the service's account; a machine that stalls may add what is under way.
+    late = report.stalls * CLIENTS * AT_ONCE
+    assert len(report.unknown) <= 1.2 * len(account.unanswered) + late
     assert account.unanswered <= report.unknown
     assert states == {State.SETTLED: len(report.ended), State.UNKNOWN: len(report.unknown)}
-    assert len(report.ended) >= 0.85 * EXECUTIONS
+    assert len(report.ended) >= 0.85 * EXECUTIONS - late
     print(  # noqa: T201  # shown by -s: the figures of this run
         f"{EXECUTIONS} executions, {account.requests} requests, {account.faults.total()} faulted;"
         f" {len(report.ended)} ended, {len(report.unknown)} reported unknown,"
