@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from sqlalchemy import event
 
 from tests.postgres import Postgres
 from tests.wire.batch.campaigns import Scene, awaited, records, write
-from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares, starting
+from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState, shares, starting, throttle
 from tl_orchestration.batch.rows import Rows, Update
 from tl_orchestration.batch.throttle import ThrottledWire
 from tl_orchestration.database.engine import Database
@@ -34,16 +35,29 @@ def noted(batch: Batch, times: list[float]) -> Batch:
     send = wire.send
 
     async def noting(request: Any) -> Any:
-        times.append(time.monotonic())
+        times.append(time.time())
         return await send(request)
 
     wire.send = noting
     return batch
 
 
-def test_two_batches_stay_under_one_rate_together(either: Scene) -> None:
-    """Requests of both keep the distance that the quota's rate asks for."""
-    rate, times = 40.0, list[float]()
+def test_two_batches_stay_under_one_rate_together(either: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take turns at the distance that the quota's rate asks for, and no request leaves before its turn."""
+    rate, times, turns, used = 40.0, list[float](), list[float](), list[float]()
+    portion, take = shares.Shares.turns, throttle.Turns._take
+
+    def noted_portion(quota: shares.Shares, count: int, now: float) -> tuple[float, float]:
+        begin, spacing = portion(quota, count, now)
+        turns.extend(begin + number * spacing for number in range(count))
+        return begin, spacing
+
+    async def noted_turn(own: throttle.Turns) -> float:
+        used.append(await take(own))
+        return used[-1]
+
+    monkeypatch.setattr(shares.Shares, "turns", noted_portion)
+    monkeypatch.setattr(throttle.Turns, "_take", noted_turn)
     book = either.book(write(either.folder / "in.jsonl", records(15)))
     limits = Limits(requests_per_second=rate)
     batches = [noted(either.batch(book, campaign, limits=limits), times) for campaign in ("one", "two")]
@@ -52,12 +66,11 @@ def test_two_batches_stay_under_one_rate_together(either: Scene) -> None:
     with ThreadPoolExecutor(2) as threads:
         for summary in threads.map(Batch.run, batches):
             assert summary.counts == {RowState.SUCCEEDED: 15}
-    times.sort()
-    assert len(times) >= 90
-    # A late timer may bunch some; over any longer stretch the rate holds.
-    jitter = 10
-    for first, later in zip(times, times[jitter + 20 :], strict=False):
-        assert later - first >= 20 / rate
+    assert 90 <= len(times) <= len(used)
+    assert set(used) <= set(turns)
+    assert min(later - first for first, later in pairwise(sorted(turns))) >= 0.99 / rate
+    # However late timers are, so many have left as turns have come, and no more.
+    assert [left for turn, left in zip(sorted(used), sorted(times), strict=False) if left < turn] == []
 
 
 def test_two_batches_stay_under_one_limit_in_flight(either: Scene) -> None:
@@ -126,9 +139,13 @@ def test_a_phase_of_502_leaves_a_handful_unknown(scene: Scene, workers: int, mon
     batches = [scene.batch(book, limits=limits, policy=Policy(), worker=f"shard-{one}") for one in range(workers)]
     batches[0].load()
     scene.remote.order("start", "status", status=502, times=1_000_000, definition="kyc-approve")
-    ends = threading.Timer(
-        phase, lambda: httpx.delete(f"{scene.remote.url}/_sandbox/faults", trust_env=False).raise_for_status()
-    )
+
+    def end() -> None:
+        scene.remote.wait_for("POST /workflows", 3)  # so many open the breaker
+        time.sleep(phase)
+        httpx.delete(f"{scene.remote.url}/_sandbox/faults", trust_env=False).raise_for_status()
+
+    ends = threading.Thread(target=end)
     ends.start()
     with ThreadPoolExecutor(workers) as threads:
         summaries = list(threads.map(Batch.run, batches))
@@ -153,19 +170,33 @@ def test_a_service_that_is_not_there_costs_no_row(scene: Scene) -> None:
     assert summary.breaker_open
 
 
-def test_requests_that_wait_fail_no_start(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """More of them than may leave in the time that a start has once it is announced: it is announced when it can."""
+def test_requests_that_wait_fail_no_start(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of them wait for their turn: a start is announced when it has one, and then waits for none."""
     caplog.set_level(logging.WARNING, "tl_orchestration")
+    waited: list[bool] = []
+    mine = throttle.Turns.mine
+
+    async def noting(turns: throttle.Turns, *, announced: bool = False) -> None:
+        waited.append(announced)
+        await mine(turns, announced=announced)
+
+    monkeypatch.setattr(throttle.Turns, "mine", noting)
+    monkeypatch.setattr(throttle, "_KEPT", 60.0)  # a busy machine may take more than a second over an announcement
     book, limits = scene.book(write(scene.folder / "in.jsonl", records(90))), Limits(in_flight=80)
     scene.batch(book).load()
     assert scene.batch(book, limits=limits, worker="shard-0").run(at_cap="return").in_flight == 80
     client = scene.client()
     watched = awaited(client, Batch(client, "w47", worker="shard-0").watch(low_water=0.001))
     assert watched.count(RowState.ENDED) == 80
+    waited.clear()
     slow = Limits(in_flight=80, requests_per_second=40)
     batch = scene.batch(book, limits=slow, worker="shard-0", request_timeout=119)
-    batch._client._retry = RetryPolicy(attempts=1, total=1)  # a start that is announced has a second
+    batch._client._retry = RetryPolicy(attempts=1)
     assert batch.run().counts == {RowState.SUCCEEDED: 90}
+    assert len(waited) > 90
+    assert not any(waited)
     assert not caplog.messages
 
 
@@ -185,7 +216,7 @@ def test_starts_that_were_late_open_no_breaker(scene: Scene, monkeypatch: pytest
     batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(5))))
     batch._client._retry = RetryPolicy(attempts=1)
     batch.load()
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 120
     assert batch.run(stop=lambda: time.monotonic() > ends).counts == {RowState.SUCCEEDED: 5}
     assert not late["left"]
 
@@ -198,7 +229,7 @@ def test_a_probe_that_is_told_to_wait_is_followed_by_another(scene: Scene, monke
     batch.load()
     scene.remote.order("start", "status", status=502, times=3)
     scene.remote.order("start", "status", status=429, headers={"Retry-After": "1"})
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 120
     summary = batch.run(stop=lambda: time.monotonic() > ends)
     assert summary.counts == {RowState.UNKNOWN: 3, RowState.SUCCEEDED: 3}
 
@@ -218,6 +249,6 @@ def test_a_probe_that_meets_what_others_have_left_is_followed_by_another(
         ledger.append(name, Event(state=State.REJECTED, at=2.0, version=entry.version))
     assert Records(ledger.database).purge(unchanged_since=3.0, actor="operator", now=4.0) == 2
     scene.remote.order("start", "status", status=502, times=3)
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 120
     summary = batch.run(stop=lambda: time.monotonic() > ends)
     assert summary.counts == {RowState.UNKNOWN: 3, RowState.REJECTED: 2, RowState.SUCCEEDED: 1}
