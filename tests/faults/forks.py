@@ -57,7 +57,7 @@ def mother(module: str) -> Iterator[Mother]:
         yield Mother(process)
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
 
 
 def serve(answer: Callable[[dict[str, Any]], Any]) -> None:

@@ -23,8 +23,9 @@ from tl_orchestration.ledger.verdicts import adopt, not_started
 SOAK = bool(os.environ.get("SOAK"))
 #: When every intent counts as a start of unknown fate, also one that may be sent three times.
 LATE = 4 * SETTLE_WINDOW
-#: How long the sandbox keeps an answer back that must not arrive before the kill, seconds. The kill comes first.
-_HELD = 5.0
+#: How long the sandbox keeps an answer back that must not arrive before the kill, seconds; no longer than there is
+#: somebody to answer.
+_HELD = 90.0
 
 
 @pytest.fixture(scope="module")

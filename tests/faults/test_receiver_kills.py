@@ -67,7 +67,7 @@ def test_acknowledged_is_kept(inbox_url: str, tmp_path: Path) -> None:
             enough = threading.Event()
 
             def send(url: str = url, goal: int = goal, enough: threading.Event = enough) -> None:
-                with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+                with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
                     while True:
                         name = f"e{next(numbers)}"
                         try:
@@ -83,11 +83,11 @@ def test_acknowledged_is_kept(inbox_url: str, tmp_path: Path) -> None:
 
             with ThreadPoolExecutor(SENDERS) as threads:
                 senders = [threads.submit(send) for _ in range(SENDERS)]
-                assert enough.wait(60)
+                assert enough.wait(120)
                 process.kill()
             for sender in senders:
                 sender.result()
-    with serving(inbox_url, tmp_path) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+    with serving(inbox_url, tmp_path) as (_, url), httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         assert {deliver(http, name) for name in cut_off} == {204}
     inbox = Inbox(inbox_url)
     assert {hint.execution_id for hint in inbox.latest(100_000)} == acknowledged | cut_off

@@ -35,12 +35,12 @@ def serving(inbox: Inbox, keys: Keys) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         one.should_exit = True
-        thread.join(20)
+        thread.join(60)
         receiver.close()
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return when the condition holds."""
     ends = time.monotonic() + seconds
     while not condition():
