@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.wire.batch.campaigns import Scene, awaited, records, write
-from tl_orchestration.batch import Batch, BatchOutcome, Limits, RowState
+from tl_orchestration.batch import Batch, BatchOutcome, Limits, Policy, RowState
 from tl_orchestration.errors import InvalidSettings
 from tl_orchestration.ledger import SqlLedger
 
@@ -131,3 +131,17 @@ def test_a_campaign_stays_in_its_quota_while_others_work_on_it(either: Scene) ->
     gone(either)
     other.load()
     assert other._campaigns.named("w47").quota == "default"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_deadlines_that_pass_together_are_all_heeded(scene: Scene, *, ends: bool) -> None:
+    """Nobody watched meanwhile. What has ended in time is a success, the others are cancelled; it takes its turns."""
+    scene.remote.define("kyc-approve", duration=0.1 if ends else None)
+    book = scene.book(write(scene.folder / "in.jsonl", records(12)))
+    batch = scene.batch(book, policy=Policy(timeout=2), worker="shard-0")
+    batch.load()
+    assert batch.run(at_cap="return").in_flight == 12
+    time.sleep(2)
+    batch = scene.batch(book, limits=Limits(requests_per_second=2), worker="shard-0")
+    assert batch.run().counts == {RowState.SUCCEEDED if ends else RowState.TIMED_OUT: 12}
+    assert len(scene.remote.cancels()) == (0 if ends else 12)
