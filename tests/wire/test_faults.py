@@ -43,12 +43,14 @@ from tl_orchestration.errors import InvalidAnswer, NoAnswer, ServerError, StartO
 from tl_orchestration.ledger import MemoryLedger, State
 from tl_orchestration.retry import RetryPolicy
 
-#: The total deadline of one request in these tests, and what an exchange may take beyond it.
-DEADLINE = 0.3
-SLACK = 0.7
+#: The total deadline of one request that nothing else ends, and what an exchange may take beyond it on a busy machine.
+DEADLINE = 1.0
+SLACK = 10.0
 SETTINGS = Settings(request_timeout=DEADLINE, max_answer_bytes=100_000)
+#: Where something else ends it.
+PATIENT = Settings(max_answer_bytes=100_000)
 #: Where it is the connection that does not come about.
-UNCONNECTED = Settings(request_timeout=5.0, connect_timeout=0.15)
+UNCONNECTED = Settings(connect_timeout=0.15)
 ONCE = RetryPolicy(attempts=1)
 POLL = "poll"
 RUN = "run"
@@ -98,6 +100,20 @@ AFTER_SENDING: dict[str, tuple[Behaviour, type[TransactionlinkError]]] = {
     "a failure in plain words": (then(http("500 Internal Server Error", b"oops", content_type=None)), ServerError),
 }
 
+#: Those that nothing ends but the deadline.
+LASTING = {
+    "no answer at all",
+    "neither read nor answered",
+    "100 Continue, then nothing",
+    "2xx and a body that never ends",
+    "one byte in a tenth of a second",
+}
+
+
+def settings_for(fault: str) -> Settings:
+    """With a deadline that only those meet that last."""
+    return SETTINGS if fault in LASTING else PATIENT
+
 
 def bounded(began: float) -> None:
     """The exchange took no longer than its deadline."""
@@ -111,7 +127,7 @@ class TestAfterSending:
         behaviour, kind = AFTER_SENDING[fault]
         ledger = MemoryLedger().for_namespace("tests")
         with FaultServer(behaviour) as server:
-            client = open_door(server.url, ledger=ledger, settings=SETTINGS)
+            client = open_door(server.url, ledger=ledger, settings=settings_for(fault))
             began = time.monotonic()
             with pytest.raises(StartOutcomeUnknown) as caught:
                 client.run(run_request(), "step")
@@ -128,7 +144,7 @@ class TestAfterSending:
         """The same faults of a GET are errors of the same kinds, and never called not sent."""
         behaviour, kind = AFTER_SENDING[fault]
         with FaultServer(behaviour) as server:
-            client = open_door(server.url, settings=SETTINGS, retry=ONCE)
+            client = open_door(server.url, settings=settings_for(fault), retry=ONCE)
             began = time.monotonic()
             with pytest.raises(kind) as caught:
                 client.poll(EXECUTION_ID)
@@ -207,7 +223,7 @@ class TestBeforeSending:
     def check(self, open_door: OpenDoor, url: str, **options: Any) -> None:
         """Nothing was sent, and the ledger knows that nothing started."""
         client, ledger = self.door(open_door, url, **options)
-        check_not_sent(client, seconds=5.0)
+        check_not_sent(client, seconds=15.0)
         entry = ledger.read("step")
         assert entry is not None
         assert State.REJECTED is entry.state
@@ -290,14 +306,14 @@ class TestDeadline:
             began = time.monotonic()
             with pytest.raises(StartOutcomeUnknown):
                 client.run(request)
-            assert time.monotonic() - began < 1.0 + 2 * SLACK
+            assert time.monotonic() - began < 1.0 + SLACK
 
     def test_slow_head_is_cut(self, open_door: OpenDoor) -> None:
         """Bytes that keep coming do not keep a request alive: the total time counts."""
         with FaultServer(then("drip")) as server:
             client = open_door(server.url, settings=SETTINGS, retry=ONCE)
             began = time.monotonic()
-            with pytest.raises(NoAnswer, match=r"within 0\.3 seconds"):
+            with pytest.raises(NoAnswer, match="within 1 seconds"):
                 client.poll(EXECUTION_ID)
             assert DEADLINE <= time.monotonic() - began < DEADLINE + SLACK
 
@@ -430,7 +446,7 @@ class TestTls:
         """With its CA bundle a private service is reached, and its answers obey the deadline as well."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-        settings = Settings(request_timeout=1.0, ca_bundle=str(tmp_path / "ca.pem"))
+        settings = Settings(request_timeout=3.0, ca_bundle=str(tmp_path / "ca.pem"))
         with tls_server(authority, "127.0.0.1", answer(), answer(), then("drip")) as server:
             client = open_door(server.url, settings=settings, retry=ONCE)
             assert client.run(run_request()).id == EXECUTION_ID
@@ -438,7 +454,7 @@ class TestTls:
             began = time.monotonic()
             with pytest.raises(StartOutcomeUnknown):
                 client.run(run_request())
-            assert 1.0 <= time.monotonic() - began < 1.0 + SLACK
+            assert 3.0 <= time.monotonic() - began < 3.0 + SLACK
 
     def test_client_certificate_is_shown(self, open_door: OpenDoor, tmp_path: Path) -> None:
         """A service that asks for a client certificate gets the configured one; without it nothing is answered."""
@@ -449,7 +465,7 @@ class TestTls:
         authority.issue_cert("127.0.0.1").configure_cert(context)
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
-        options: dict[str, Any] = {"request_timeout": 2.0, "ca_bundle": str(tmp_path / "ca.pem")}
+        options: dict[str, Any] = {"ca_bundle": str(tmp_path / "ca.pem")}
         with FaultServer(answer(), tls=context) as server:
             known = open_door(server.url, settings=Settings(**options, client_cert=str(tmp_path / "client.pem")))
             assert known.poll(EXECUTION_ID).id == EXECUTION_ID
