@@ -4,13 +4,16 @@ What tests share: one sandbox for the whole session, fresh for each test that as
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.remote import Remote
 from tests.spreading import Spreading, order
-from tl_orchestration.sandbox import SandboxServer
+from tl_orchestration.sandbox import SandboxServer, endpoints
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,3 +58,20 @@ def remote(_operator: Remote) -> Remote:
     """
     _operator.reset()
     return _operator
+
+
+@pytest.fixture
+def let_go(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """
+    Ends all that the sandbox holds back, however many seconds were ordered.
+    """
+    told, hold = threading.Event(), endpoints._hold
+
+    async def until_told(request: Any, seconds: float) -> None:
+        holding = asyncio.ensure_future(hold(request, seconds))
+        while not (holding.done() or told.is_set()):
+            await asyncio.wait([holding], timeout=0.01)
+        holding.cancel()
+
+    monkeypatch.setattr(endpoints, "_hold", until_told)
+    return told

@@ -208,8 +208,8 @@ def lost(remote: Remote, open_door: OpenDoor) -> None:
 
 
 def late(remote: Remote, open_door: OpenDoor) -> None:
-    remote.order("start", "hold", seconds=3)
-    door(remote, open_door, settings=Settings(request_timeout=0.2)).run(planted_request(), "step")
+    remote.order("start", "hold", seconds=30)
+    door(remote, open_door, settings=Settings(request_timeout=1.5)).run(planted_request(), "step")
 
 
 def changed(remote: Remote, open_door: OpenDoor) -> None:

@@ -16,7 +16,7 @@ from attrs import evolve
 from tests.builders import event, run_request
 from tests.remote import Remote
 from tests.wire.conftest import OpenDoor
-from tests.wire.doors import QUICK_RETRY, Door, stored
+from tests.wire.doors import QUICK, QUICK_RETRY, Door, stored
 from tl_orchestration import AsyncClient, Client, Execution, OrganizationToken, Settings, Status, Step
 from tl_orchestration.claim import SETTLE_MARGIN, SETTLE_WINDOW
 from tl_orchestration.errors import (
@@ -40,6 +40,7 @@ from tl_orchestration.retry import RetryPolicy
 from tl_orchestration.sandbox.settings import SANDBOX_JWT
 
 POST = "POST /workflows"
+GET = "GET /workflows/{id}"
 KEY = "dag/run/task"
 
 
@@ -218,8 +219,8 @@ class TestUnknownFate:
         self, remote: Remote, open_door: OpenDoor, ledger: MemoryLedger
     ) -> None:
         """A start that is not answered within the time-out may have happened: here it has."""
-        remote.order("start", "hold", seconds=5)
-        client = open_door(remote.url, ledger=ledger, settings=Settings(request_timeout=0.3))
+        remote.order("start", "hold", seconds=30)
+        client = open_door(remote.url, ledger=ledger, settings=Settings(request_timeout=1.5))
         error = self.check_unknown(remote, client, ledger, commits=1)
         assert isinstance(error.__cause__, NoAnswer)
         assert error.__cause__.sent
@@ -494,9 +495,10 @@ class TestAnnouncedTime:
                 OrganizationToken("tot_sandbox"), remote.url, ledger=slow, clock=slow.clock(), **options
             ) as client:
                 other = await client.run(kyc("kyc-slow"))
-                remote.order("status", "hold", seconds=5)
+                remote.order("status", "hold", seconds=25)
                 poll = asyncio.create_task(client.poll(other))
-                await asyncio.sleep(0.05)
+                while remote.count(GET) == 0:  # noqa: ASYNC110 -- another thread counts
+                    await asyncio.sleep(0.01)
                 with pytest.raises(NoAnswer, match="Nothing was sent"):
                     await client.run(kyc(), KEY)
                 assert not poll.done()
@@ -507,7 +509,9 @@ class TestAnnouncedTime:
 
         asyncio.run(main())
 
-    def test_start_is_announced_when_it_can_leave(self, remote: Remote, ledger: MemoryLedger) -> None:
+    def test_start_is_announced_when_it_can_leave(
+        self, remote: Remote, ledger: MemoryLedger, let_go: threading.Event
+    ) -> None:
         """What queues for a connection is not announced yet, so nobody can act on its fate meanwhile."""
 
         async def main() -> None:
@@ -515,11 +519,12 @@ class TestAnnouncedTime:
             async with AsyncClient(
                 OrganizationToken("tot_sandbox"), remote.url, ledger=ledger, settings=settings
             ) as client:
-                remote.order("start", "hold", seconds=0.3, times=2)
+                remote.order("start", "hold", seconds=25, times=2)
                 starts = [asyncio.create_task(client.run(kyc(), f"k-{number}")) for number in range(4)]
                 while remote.count(POST) < 2:  # noqa: ASYNC110 -- another thread counts
                     await asyncio.sleep(0.01)
                 assert [state(ledger, f"k-{number}") for number in range(4)] == [State.INTENT] * 2 + [None] * 2
+                let_go.set()
                 assert len({execution.id for execution in await asyncio.gather(*starts)}) == 4
 
         asyncio.run(main())
@@ -527,6 +532,14 @@ class TestAnnouncedTime:
 
 class TestCancelledTask:
     """Cancelling the task of a start loses nothing that is known."""
+
+    def soon(self, happens: Callable[[], None]) -> Callable[[], None]:
+        """Has something happen when the cancel was taken in."""
+
+        def wait_for_it() -> None:
+            asyncio.get_running_loop().call_later(0.2, happens)
+
+        return wait_for_it
 
     def check(
         self,
@@ -551,18 +564,20 @@ class TestCancelledTask:
         asyncio.run(main())
 
     def test_while_the_answer_is_awaited(
-        self, remote: Remote, ledger: MemoryLedger, caplog: pytest.LogCaptureFixture
+        self, remote: Remote, ledger: MemoryLedger, caplog: pytest.LogCaptureFixture, let_go: threading.Event
     ) -> None:
         """A start that was sent is answered and recorded first."""
-        remote.order("start", "hold", seconds=0.3)
-        self.check(remote, ledger, lambda: remote.count(POST) == 1, prepare=lambda: None)
+        remote.order("start", "hold", seconds=25)
+        self.check(
+            remote, ledger, lambda: remote.count(POST) == 1, prepare=lambda: None, cancelled=self.soon(let_go.set)
+        )
         (start,) = remote.starts()
         entry = ledger.read(KEY)
         assert entry is not None
         assert (entry.state, entry.execution_id) == (State.STARTED, start["execution_id"])
         assert f"The call was cancelled; execution {entry.execution_id}" in caplog.text
 
-    def test_while_the_ledger_has_to_queue(self, remote: Remote, ledger: MemoryLedger) -> None:
+    def test_while_the_ledger_has_to_queue(self, remote: Remote, ledger: MemoryLedger, let_go: threading.Event) -> None:
         """A record that waits for a thread of a busy process is written."""
         free = threading.Event()
 
@@ -572,28 +587,31 @@ class TestCancelledTask:
 
         def claimed() -> bool:
             if state(ledger) is State.INTENT and not busy:
-                busy.append(asyncio.get_running_loop().run_in_executor(None, free.wait, 10))
-                asyncio.get_running_loop().call_later(0.5, free.set)
+                busy.append(asyncio.get_running_loop().run_in_executor(None, free.wait, 60))
             return len(remote.starts()) == 1
 
+        def answered() -> None:
+            let_go.set()
+            asyncio.get_running_loop().call_later(0.5, free.set)
+
         busy: list[asyncio.Future[bool]] = []
-        remote.order("start", "hold", seconds=0.1)
-        self.check(remote, ledger, claimed, prepare=occupy)
+        remote.order("start", "hold", seconds=25)
+        self.check(remote, ledger, claimed, prepare=occupy, cancelled=answered)
         assert busy
         assert state(ledger) is State.STARTED
 
     def test_before_it_is_sent(self, remote: Remote) -> None:
         """A start that was announced and not sent is not sent any more, and that is recorded."""
-        claiming = threading.Event()
+        claiming, cancelled = threading.Event(), threading.Event()
 
         class Waiting(MemoryLedger):
             def claim(self, key: str, intent: Event, after: Entry | None) -> Entry:
                 claiming.set()
-                time.sleep(0.2)
+                cancelled.wait(30)
                 return super().claim(key, intent, after)
 
         ledger = Waiting().for_namespace("tests")
-        self.check(remote, ledger, claiming.is_set, prepare=lambda: None)
+        self.check(remote, ledger, claiming.is_set, prepare=lambda: None, cancelled=cancelled.set)
         assert (state(ledger), remote.count(POST)) == (State.REJECTED, 0)
 
     @pytest.mark.usefixtures("_impatient")
@@ -632,8 +650,13 @@ def test_ledger_of_ones_own_that_fails_loses_no_id(remote: Remote, open_door: Op
 
 def test_state_changes_are_logged_once(remote: Remote, step_client: Door, caplog: pytest.LogCaptureFixture) -> None:
     """One line per change of status, none per poll."""
-    remote.define("kyc-approve", duration=0.3)
+    remote.define("kyc-approve", duration=None)
+
+    def end(execution: Execution) -> None:
+        if not execution.is_terminal:
+            remote.force(execution.id, status="COMPLETED")
+
     with caplog.at_level(logging.INFO, "tl_orchestration"):
-        ended = step_client.wait(step_client.run(kyc(), KEY))
+        ended = step_client.wait(step_client.run(kyc(), KEY), patience=evolve(QUICK, on_change=end))
     lines = [record.getMessage() for record in caplog.records if record.name == "tl_orchestration.wait"]
     assert [f"Execution {ended.id} is RUNNING (RUNNING).", f"Execution {ended.id} is SUCCEEDED (COMPLETED)."] == lines

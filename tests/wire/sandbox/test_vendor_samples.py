@@ -52,7 +52,7 @@ def sandbox(server: SandboxServer) -> Iterator[Sandbox]:
 @pytest.fixture
 def http(server: SandboxServer) -> Iterator[httpx.Client]:
     """A client that adds nothing of its own but what every HTTP client must."""
-    with httpx.Client(base_url=server.url, trust_env=False, verify=UNUSED_TLS, timeout=5) as http:
+    with httpx.Client(base_url=server.url, trust_env=False, verify=UNUSED_TLS, timeout=30) as http:
         http.headers.clear()
         yield http
 

@@ -29,7 +29,7 @@ class Sandbox:
     def __init__(self, server: SandboxServer, credential: str | None = "tot_sandbox") -> None:
         headers = {} if credential is None else {"authorization": credential}
         self.server = server
-        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=UNUSED_TLS, timeout=5)
+        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=UNUSED_TLS, timeout=30)
 
     def post_start(self, definition: str = "kyc-approve", **fields: Any) -> httpx.Response:
         body = {"workflowDefinitionId": definition, "locale": "en", "parameters": {}, **fields}
@@ -105,7 +105,7 @@ def assert_refused(answer: httpx.Response, status: int) -> str:
     return str(error["message"])
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something holds; fail if it does not in so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -22,7 +22,7 @@ class B3os:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self.server = server
         self.control = Sandbox(server, None)
-        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=UNUSED_TLS, timeout=5)
+        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=UNUSED_TLS, timeout=30)
 
     def post_start(self, workflow: str = "kyc-approve", **fields: Any) -> httpx.Response:
         return self.http.post("/v1/executions", json={"workflowId": workflow, **SOURCE, **fields})
