@@ -1,4 +1,4 @@
-"""A wait that is told to stop ends within a second, whatever it is doing, and leaves the execution alone."""
+"""A wait that is told to stop ends soon, whatever it is doing, and leaves the execution alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ TOKEN = OrganizationToken("tot_sandbox")
 RARELY = Patience(pacing=Pacing.every(60.0))
 OFTEN = Patience(pacing=Pacing.every(0.02))
 GET = "GET /workflows/{id}"
+#: Seconds for what takes less than one where nothing else goes on. What hangs, or sleeps, would for longer.
+SOON = 10.0
 
 
 class Flag:
@@ -43,7 +45,7 @@ class Flag:
         """Raise it a moment after something has happened."""
 
         def watch() -> None:
-            ends = time.monotonic() + 10
+            ends = time.monotonic() + 60
             while not happened() and time.monotonic() < ends:
                 time.sleep(0.01)
             time.sleep(0.1)
@@ -56,14 +58,14 @@ class Flag:
 
 @contextmanager
 def stopped_in_time(flag: Flag, happened: Callable[[], bool]) -> Iterator[None]:
-    """The body raises WaitInterrupted within a second of the flag."""
+    """The body raises WaitInterrupted soon after the flag."""
     thread = flag.raise_when(happened)
     with pytest.raises(WaitInterrupted, match="Stopped as asked"):
         yield
     ended = time.monotonic()
     thread.join()
     assert flag.raised_at is not None
-    assert ended - flag.raised_at < 1.0
+    assert ended - flag.raised_at < SOON
 
 
 class TestFlag:
@@ -174,7 +176,7 @@ class TestQueue:
     @contextmanager
     def occupied(self) -> Iterator[Client]:
         """A client whose only connection waits for an answer, all the time."""
-        settings, released = Settings(max_connections=1, request_timeout=3.0), threading.Event()
+        settings, released = Settings(max_connections=1, request_timeout=60.0), threading.Event()
         with (
             FaultServer(hang) as server,
             Client(TOKEN, server.url, settings=settings, retry=RetryPolicy(attempts=1)) as client,
@@ -228,5 +230,5 @@ class TestCancelledTask:
                 assert started.id == (await client.poll(started)).id
                 return time.monotonic() - began
 
-        assert asyncio.run(main()) < 1.0
+        assert asyncio.run(main()) < SOON
         assert remote.cancels() == []

@@ -9,6 +9,8 @@ import gc
 import logging
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -92,24 +94,32 @@ def test_rate_limit_over_the_wire(remote: Remote) -> None:
     async def main() -> None:
         async with client_of(remote, requests_per_second=50) as client:
             waits = [asyncio.create_task(client.wait(one, patience=QUICK)) for one in ids]
-            await asyncio.sleep(2)
+            await asyncio.to_thread(remote.wait_for, "GET /workflows/{id}", 100)
             for task in waits:
                 task.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
+    began = time.monotonic()
     asyncio.run(main())
-    assert 60 <= remote.count("GET /workflows/{id}") <= 106
+    assert remote.count("GET /workflows/{id}") <= 50 * (time.monotonic() - began) + 6
 
 
 def test_no_log_line_for_a_poll(remote: Remote, caplog: pytest.LogCaptureFixture) -> None:
     """At INFO there is a line for each change of an execution and none for a poll, neither ours nor a library's."""
+    remote.define("kyc-approve", duration=None)
     ids = started(remote, 2)
+
+    def end() -> None:
+        for polls, one in zip((4, 8), ids, strict=True):
+            remote.wait_for("GET /workflows/{id}", polls)
+            remote.force(one, status="COMPLETED")
 
     async def waited() -> None:
         async with client_of(remote) as client:
             await client.wait(ids[0], patience=QUICK)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as beside:
+        beside.submit(end)
         asyncio.run(waited())
         with Client(OrganizationToken(TOKEN), remote.url) as client:
             client.wait(ids[1], patience=QUICK)
@@ -146,13 +156,13 @@ def test_two_loops_at_once(remote: Remote) -> None:
 
     async def main(part: list[str]) -> None:
         ended.extend([one.id for one in await asyncio.gather(*(client.wait(one, patience=QUICK) for one in part))])
-        await asyncio.to_thread(both_done.wait, 20)
+        await asyncio.to_thread(both_done.wait, 60)
         await client.close()
 
     other = threading.Thread(target=lambda: asyncio.run(main(ids[1::2])))
     other.start()
     asyncio.run(main(ids[::2]))
-    other.join(20)
+    other.join(60)
     assert sorted(ended) == sorted(ids)
 
 
