@@ -98,6 +98,13 @@ class Scene:
         client = self.client(token, **settings)
         return Batch(client, campaign, book, output=self.output, limits=limits, policy=policy, worker=worker)
 
+    def end(self, *execution_ids: str) -> None:
+        """
+        These end now, or all that were started.
+        """
+        for execution_id in execution_ids or [start["execution_id"] for start in self.remote.starts()]:
+            self.remote.force(execution_id, status="COMPLETED")
+
     @property
     def output(self) -> Path:
         return self.folder / "out"

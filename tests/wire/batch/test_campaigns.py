@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.wire.batch.campaigns import COLUMNS, Scene, awaited, records, write
+from tests.wire.batch.campaigns import COLUMNS, Scene, awaited, records, told, write
 from tl_orchestration.batch import (
     Batch,
     BatchOutcome,
@@ -168,14 +168,15 @@ def test_a_worker_that_does_not_wait_is_woken_to_go_on(either: Scene) -> None:
 
 def test_what_others_have_left_is_gone_on_with(scene: Scene) -> None:
     """A worker that stops leaves its executions to the next one, which starts none of them again."""
-    scene.remote.define("kyc-approve", duration=2)
+    scene.remote.define("kyc-approve", duration=None)
     book = scene.book(write(scene.folder / "in.jsonl", records(10)))
-    first = scene.batch(book)
+    first = scene.batch(book, policy=Policy(starts_at_once=1))
     first.load()
-    calls = iter(range(100))
-    stopped = first.run(stop=lambda: next(calls) > 12)
+    stopped = first.run(stop=lambda: len(scene.remote.starts()) >= 5)
     assert stopped.outcome is BatchOutcome.INTERRUPTED
     assert stopped.in_flight
+    scene.remote.define("kyc-approve", duration=0.1)
+    scene.end()
     assert scene.batch(book).run().counts == {RowState.SUCCEEDED: 10}
     assert scene.started() == {one["first"]: 1 for one in records(10)}
 
@@ -260,9 +261,8 @@ def test_what_an_interrupted_worker_has_left_can_be_cancelled_as_its_own(scene: 
     others = scene.batch(book, limits=Limits(in_flight=2), worker="shard-1")
     others.load()
     others.run(at_cap="return")
-    calls = iter(range(100))
     mine = scene.batch(book, limits=Limits(in_flight=5), worker="shard-0")
-    assert mine.run(stop=lambda: next(calls) > 8).outcome is BatchOutcome.INTERRUPTED
+    assert mine.run(stop=lambda: len(scene.remote.starts()) == 5).outcome is BatchOutcome.INTERRUPTED
     taken = {start["execution_id"] for start in scene.remote.starts()[2:]}
     client = scene.client()
     assert awaited(client, Batch(client, "w47", worker="shard-0").cancel(only_mine=True)) == 3
@@ -327,8 +327,7 @@ def test_what_a_worker_had_is_its_own_again(scene: Scene) -> None:
     book = scene.book(write(scene.folder / "in.jsonl", records(4)))
     mine = scene.batch(book, worker="shard-0")
     mine.load()
-    calls = iter(range(100))
-    assert mine.run(stop=lambda: next(calls) > 8).outcome is BatchOutcome.INTERRUPTED
+    assert mine.run(stop=lambda: len(scene.remote.starts()) == 4).outcome is BatchOutcome.INTERRUPTED
     database = scene.client().ledger.database  # type: ignore[union-attr]
     other = Rows(database, 1, "shard-1", 60.0)
     assert other.adopt(time.time(), 10, [RowState.STARTED]) == []
@@ -409,9 +408,10 @@ def test_a_deadline_cancels_the_execution_and_is_told(scene: Scene) -> None:
     """The row is TIMED_OUT, also where a watcher saw the deadline pass, who cancels nothing."""
     scene.remote.define("kyc-approve", duration=None)
     book = scene.book(write(scene.folder / "in.jsonl", records(1)))
-    batch = scene.batch(book, policy=Policy(timeout=1.0), worker="shard-0")
+    batch = scene.batch(book, worker="shard-0")
     batch.load()
     assert batch.run(at_cap="return").outcome is BatchOutcome.IN_FLIGHT
+    told(scene, "UPDATE tl_batch_rows SET deadline = deadline - 86400 + 1")  # by default it is a day away
     assert scene.watch("shard-0").in_flight == 1
     assert scene.remote.cancels() == []
     assert batch.run().counts == {RowState.TIMED_OUT: 1}

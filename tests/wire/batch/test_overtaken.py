@@ -23,7 +23,7 @@ from tl_orchestration.ledger import Event, SqlLedger, State
 
 
 def until(said: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while not said():
         assert time.monotonic() < ends
         time.sleep(0.02)
@@ -40,11 +40,13 @@ def test_a_campaign_loaded_again_starts_nothing_that_was_taken_out(either: Scene
     file = write(either.folder / "in.jsonl", records(12))
     batch = either.batch(either.book(file), limits=Limits(in_flight=2), worker="shard-0")
     batch.load()
-    either.remote.define("kyc-approve", duration=3)
+    either.remote.define("kyc-approve", duration=None)
     running = beside.submit(batch.run)
     until(lambda: len(either.remote.starts()) == 2)
     write(file, [*records(3), {"id": "c00003", "first": "Changed"}])
     assert either.batch(either.book(file), worker="shard-1").load().withdrawn == 8
+    either.remote.define("kyc-approve", duration=0.1)
+    either.end()
     summary = running.result(60)
     assert summary.counts == {RowState.SUCCEEDED: 4, RowState.INVALID: 8}
     assert either.started() == {"Ada 0": 1, "Ada 1": 1, "Ada 2": 1, "Changed": 1}
@@ -52,10 +54,10 @@ def test_a_campaign_loaded_again_starts_nothing_that_was_taken_out(either: Scene
 
 
 def test_a_start_under_way_is_on_record_although_its_row_was_taken_out(
-    either: Scene, beside: ThreadPoolExecutor
+    either: Scene, beside: ThreadPoolExecutor, let_go: threading.Event
 ) -> None:
     """The execution runs, so it is counted, followed and kept."""
-    either.remote.order("start", "hold", seconds=2, definition="kyc-approve")
+    either.remote.order("start", "hold", seconds=25, definition="kyc-approve")
     file = write(either.folder / "in.jsonl", records(1))
     batch = either.batch(either.book(file), worker="shard-0")
     batch.load()
@@ -63,6 +65,7 @@ def test_a_start_under_way_is_on_record_although_its_row_was_taken_out(
     until(lambda: either.remote.count("POST /workflows") == 1)
     write(file, [])
     assert either.batch(either.book(file), worker="shard-1").load(again=True).withdrawn == 1
+    let_go.set()
     assert running.result(60).counts == {RowState.SUCCEEDED: 1}
     (line,) = either.lines()
     assert line["execution_id"] == either.remote.starts()[0]["execution_id"]
@@ -71,7 +74,7 @@ def test_a_start_under_way_is_on_record_although_its_row_was_taken_out(
 def test_a_load_that_fails_leaves_what_is_in_flight_to_its_worker(scene: Scene, beside: ThreadPoolExecutor) -> None:
     """Nothing more is started, and the worker says so once it has followed the others to their ends."""
     file = write(scene.folder / "in.jsonl", records(6))
-    scene.remote.define("kyc-approve", duration=2)
+    scene.remote.define("kyc-approve", duration=None)
     batch = scene.batch(scene.book(file), limits=Limits(in_flight=2), worker="shard-0")
     batch.load()
     running = beside.submit(batch.run)
@@ -80,6 +83,7 @@ def test_a_load_that_fails_leaves_what_is_in_flight_to_its_worker(scene: Scene, 
     strict = scene.batch(scene.book(file), policy=Policy(on_bad_rows="stop"), worker="shard-1")
     with pytest.raises(InvalidRequest):
         strict.load()
+    scene.end()
     with pytest.raises(InvalidSettings, match="load it again"):
         running.result(60)
     assert batch.summary().counts == {RowState.SUCCEEDED: 2, RowState.PENDING: 4}
@@ -310,7 +314,7 @@ def test_a_store_that_goes_away_for_seconds_is_waited_for(scene: Scene, beside: 
 
 
 def _hold(thief: sqlite3.Connection) -> None:
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while True:
         try:
             thief.execute("BEGIN EXCLUSIVE")

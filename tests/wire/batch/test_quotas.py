@@ -56,7 +56,8 @@ def test_a_campaign_that_nobody_runs_gives_its_share_back_when_it_has_ended(
     book = either.book(write(either.folder / "new.jsonl", records(6)))
     new = either.batch(book, "new", worker="new-0")
     new.load()
-    blocked = new.run(stop=until(1.5))
+    enough = until(60)
+    blocked = new.run(stop=lambda: "in flight: 4 of old" in caplog.text or enough())
     assert (blocked.outcome, blocked.pending) == (BatchOutcome.INTERRUPTED, 6)
     assert "in flight: 4 of old" in caplog.text
     client = either.client()
@@ -86,18 +87,27 @@ def test_executions_that_run_keep_their_share(scene: Scene) -> None:
     gone(scene)
     new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(3)), "kyc-long"), "new", worker="new-0")
     new.load()
-    assert new.run(stop=until(3)).in_flight == 1
+    enough: list[Callable[[], bool]] = []
+
+    def stop() -> bool:
+        if len(scene.remote.starts()) >= 3 and not enough:
+            enough.append(until(2))  # for what must not come
+        return bool(enough) and enough[0]()
+
+    assert new.run(stop=stop).in_flight == 1
     assert len(scene.remote.starts()) == 3
 
 
 def test_whoever_watches_is_woken_for_room_that_others_leave(scene: Scene) -> None:
     """What other campaigns hold of the quota is no part of the low-water mark."""
+    scene.remote.define("kyc-approve", duration=None)
     left_alone(scene, 3, 4)
     new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(6))), "new", worker="new-0")
     new.load()
     assert new.run(at_cap="return").outcome is BatchOutcome.AT_CAP
+    scene.end(scene.remote.starts()[-1]["execution_id"])
     client = scene.client()
-    watched = awaited(client, Batch(client, "new", worker="new-0").watch(stop=until(15)))
+    watched = awaited(client, Batch(client, "new", worker="new-0").watch(stop=until(60)))
     assert watched.outcome in {BatchOutcome.AT_CAP, BatchOutcome.IN_FLIGHT}
     assert watched.count(RowState.ENDED) == 1
     again = new.run(at_cap="return")
@@ -107,12 +117,14 @@ def test_whoever_watches_is_woken_for_room_that_others_leave(scene: Scene) -> No
 
 def test_whoever_watches_is_woken_for_a_result_although_there_is_no_room(scene: Scene) -> None:
     """Nothing of its own runs any more: what has ended is kept, whoever has the quota."""
+    scene.remote.define("kyc-approve", duration=None)
     left_alone(scene, 3, 4)
     new = scene.batch(scene.book(write(scene.folder / "new.jsonl", records(6))), "new", worker="new-0")
     new.load()
     new.run(at_cap="return")
+    scene.end(scene.remote.starts()[-1]["execution_id"])
     client = scene.client()
-    watching = Batch(client, "new", limits=Limits(in_flight=3), worker="new-0").watch(stop=until(10))
+    watching = Batch(client, "new", limits=Limits(in_flight=3), worker="new-0").watch(stop=until(60))
     assert awaited(client, watching).outcome is BatchOutcome.IN_FLIGHT
     assert new.run(at_cap="return").count(RowState.SUCCEEDED) == 1
 

@@ -230,12 +230,13 @@ def test_cancel_before_there_is_a_run(b3os: At, caplog: pytest.LogCaptureFixture
 
 def test_cancel_at_the_legacy_service(legacy: At, caplog: pytest.LogCaptureFixture) -> None:
     """There is none: nothing more is started, and what is in flight comes to its own end."""
-    legacy.remote.define("kyc-approve", duration=2)
+    legacy.remote.define("kyc-approve", duration=None)
     batch = legacy.batch(legacy.over(legacy.customers(3)), limits=Limits(in_flight=2), worker="shard-0")
     batch.load()
     batch.run(at_cap="return")
     assert legacy.cancel() == 0
     assert caplog.text.count("The legacy API cannot cancel") == 2
+    legacy.end()
     assert batch.run().counts == {RowState.SUCCEEDED: 2, RowState.PENDING: 1}
 
 
