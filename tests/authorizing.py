@@ -22,11 +22,13 @@ class Service:
     Args:
         lifetime: ``expiryDuration`` of each token.
         delay: Seconds that each authorization takes, in real time.
+        under_way: Authorizations that have begun.
     """
 
     def __init__(self, lifetime: Any = 3600, delay: float = 0.0) -> None:
         self.lifetime = lifetime
         self.delay = delay
+        self.under_way = 0
         self.given = 0
         self.refused: set[str] = set()
         self.headers: list[str] = []
@@ -36,12 +38,14 @@ class Service:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/auth/authorize"):
+            self.under_way += 1
             time.sleep(self.delay)
             return self._authorize(request)
         return self._answer(request)
 
     async def awaited(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/auth/authorize"):
+            self.under_way += 1
             await asyncio.sleep(self.delay)
             return self._authorize(request)
         return self._answer(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,11 +20,11 @@ def gather(count: int, call: Callable[[], int]) -> list[int]:
     begin = threading.Barrier(count)
 
     def begun() -> int:
-        begin.wait(10)
+        begin.wait(60)
         return call()
 
     with ThreadPoolExecutor(count) as pool:
-        return [future.result(20) for future in [pool.submit(begun) for _ in range(count)]]
+        return [future.result(60) for future in [pool.submit(begun) for _ in range(count)]]
 
 
 class TestSingleFlight:
@@ -92,7 +91,8 @@ class TestSingleFlight:
         async def scene() -> list[int]:
             async with httpx.AsyncClient(transport=httpx.MockTransport(service.awaited), auth=key.auth()) as client:
                 tasks = [asyncio.create_task(client.get(URL, extensions={"base_url": URL})) for _ in range(5)]
-                await asyncio.sleep(0.02)
+                while not service.under_way:  # noqa: ASYNC110 -- it is nothing to wait for
+                    await asyncio.sleep(0)
                 tasks[0].cancel()
                 answers = await asyncio.gather(*tasks, return_exceptions=True)
             assert isinstance(answers[0], asyncio.CancelledError)
@@ -108,7 +108,8 @@ class TestSingleFlight:
         async def scene() -> list[int]:
             async with httpx.AsyncClient(transport=httpx.MockTransport(service.awaited), auth=key.auth()) as client:
                 tasks = [asyncio.create_task(client.get(URL, extensions={"base_url": URL})) for _ in range(5)]
-                await asyncio.sleep(0.02)
+                while not service.under_way:  # noqa: ASYNC110 -- it is nothing to wait for
+                    await asyncio.sleep(0)
                 tasks[3].cancel()
                 answers = await asyncio.gather(*tasks, return_exceptions=True)
             return [answer.status_code for answer in answers if isinstance(answer, httpx.Response)]
@@ -122,13 +123,23 @@ class TestSingleFlight:
         class Late(Exception):
             pass
 
+        class Held(Service):
+            def __call__(self, request: httpx.Request) -> httpx.Response:
+                asked.set()
+                let_go.wait(30)
+                return super().__call__(request)
+
         def remaining(wanted: float | None) -> float:
             raise Late
 
-        key, service = WorkspaceKey(KEY, SECRET), Service(delay=0.5)
+        asked, let_go = threading.Event(), threading.Event()
+        key, service = WorkspaceKey(KEY, SECRET), Held()
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(one, key.auth(), service)
-            time.sleep(0.1)
-            with pytest.raises(Late):
-                one(key.auth(), service, extensions={"remaining": remaining})
-            assert asking.result(5).status_code == 200
+            assert asked.wait(30)
+            try:
+                with pytest.raises(Late):
+                    one(key.auth(), service, extensions={"remaining": remaining})
+            finally:
+                let_go.set()
+            assert asking.result(30).status_code == 200
