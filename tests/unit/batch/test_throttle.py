@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from contextvars import Context
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from tl_orchestration.batch import throttle
 from tl_orchestration.batch.policy import Limits
 from tl_orchestration.batch.shares import Shares
 from tl_orchestration.batch.throttle import ThrottledWire, Turns
@@ -67,40 +67,47 @@ def queued(wire: ThrottledWire, count: int) -> list[asyncio.Task[Any]]:
     return [loop.create_task(wire.send(POLL), context=Context()) for _ in range(count)]
 
 
-async def start(wire: ThrottledWire, *, wait: float = 0.0, request: Request = START) -> float:
-    """As a client does; returns for how long the start was announced before it left."""
-    async with wire.turn():
-        announced = time.monotonic()
-        await asyncio.sleep(wait)
-        await wire.send(request)
-    return time.monotonic() - announced
-
-
-def test_a_start_waits_before_it_is_announced(database: Database) -> None:
+def test_a_start_waits_before_it_is_announced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind whatever came before it; then it goes at once, with the turn that it has waited for."""
     wire, noting = wire_of(database, 20.0)
+    monkeypatch.setattr(throttle, "_KEPT", 60.0)
+    asked: list[bool] = []
+    mine = Turns.mine
+
+    async def noted(turns: Turns, *, announced: bool = False) -> None:
+        asked.append(announced)
+        await mine(turns, announced=announced)
+
+    monkeypatch.setattr(Turns, "mine", noted)
 
     async def run() -> None:
         polls = queued(wire, 20)
         await asyncio.sleep(0)
-        assert await start(wire) < 0.04
+        async with wire.turn():
+            await wire.send(START)
         await asyncio.gather(*polls)
         await wire.send(POLL)
 
+    began = time.monotonic()
     asyncio.run(run())
     assert noting.operations == ["poll"] * 20 + ["run", "poll"]
-    assert noting.sent[-1][1] - noting.sent[0][1] >= 21 / 20.0 - 0.05
+    assert asked == [False] * 22
+    assert noting.sent[-1][1] - began >= 21 / 20.0 - 0.05
 
 
 @pytest.mark.parametrize(("rate", "wait"), [(20.0, 0.0), (20.0, 1.2)], ids=["second request", "late"])
 def test_what_else_an_announced_start_has_to_send_goes_first(database: Database, rate: float, wait: float) -> None:
     """As many requests as it needs; and one whose turn has passed has another."""
     wire, noting = wire_of(database, rate)
+    took = 0.0
 
     async def run() -> None:
+        nonlocal took
         async with wire.turn():
             polls = queued(wire, 60)
+            began = time.monotonic()
             await asyncio.sleep(wait)
+            took = time.monotonic() - began
             await wire.send(START)
             await wire.send(START)
         for poll in polls:
@@ -109,7 +116,7 @@ def test_what_else_an_announced_start_has_to_send_goes_first(database: Database,
 
     asyncio.run(run())
     assert noting.operations.count("run") == 2
-    assert noting.operations.count("poll") <= 2 + wait * rate
+    assert noting.operations.count("poll") <= 2 + took * rate
 
 
 def test_a_turn_is_not_kept_for_long(database: Database) -> None:
@@ -151,7 +158,7 @@ def test_a_start_that_cannot_leave_in_time_is_nobodys_fault(database: Database) 
 
 def test_those_that_wait_no_more_hold_nobody_up(database: Database) -> None:
     """Whether some leave or all."""
-    wire, noting = wire_of(database, 10.0)
+    wire, noting = wire_of(database, 1.0)
 
     async def run() -> None:
         await wire.send(POLL)
@@ -161,7 +168,7 @@ def test_those_that_wait_no_more_hold_nobody_up(database: Database) -> None:
             for poll in polls[left:]:
                 poll.cancel()
             await asyncio.gather(*polls, return_exceptions=True)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await wire.send(POLL)
 
     asyncio.run(run())
@@ -190,22 +197,19 @@ def test_a_store_that_fails_fails_whoever_is_next(database: Database, monkeypatc
 def test_a_pause_is_for_every_process(database: Database, rate: float | None) -> None:
     """Within a second, whether there is a rate to keep or not."""
     (told, noting), (other, others) = wire_of(database, rate), wire_of(database, rate)
-    noting.answers.append(Response(429, {"retry-after": "2"}))
+    noting.answers.append(Response(429, {"retry-after": "4"}))
 
     async def run() -> None:
         await other.send(POLL)
         await told.send(POLL)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.8):
-                while True:
-                    await other.send(POLL)
-                    await asyncio.sleep(0.1)
+        while others.sent[-1][1] < noting.sent[0][1] + 3.9:
+            await other.send(POLL)
+            await asyncio.sleep(0.1)
 
     asyncio.run(run())
     refused_at = noting.sent[0][1]
     left = [at - refused_at for _, at in others.sent]
-    assert not [at for at in left if 1.2 < at < 1.9]
-    assert [at for at in left if at > 1.9]
+    assert not [at for at in left if 1.5 < at < 3.9]
 
 
 def test_nobody_is_asked_about_pauses_with_each_request(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,9 +228,10 @@ def test_nobody_is_asked_about_pauses_with_each_request(database: Database, monk
         for _ in range(100):
             await wire.send(POLL)
 
+    began = time.monotonic()
     asyncio.run(run())
     assert len(noting.sent) == 100
-    assert len(looks) == 1
+    assert 1 <= len(looks) <= 1 + time.monotonic() - began
 
 
 def test_what_a_pause_finds_announced_waits_for_its_end(database: Database) -> None:
