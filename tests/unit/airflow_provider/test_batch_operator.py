@@ -37,7 +37,7 @@ from tests.planted import FIRST_NAME, PERSONAL, found_in
 from tests.unit.airflow_provider.services import B3OS_OPTIONS, CONN_ID, connect
 from tests.wire.batch.campaigns import records, write
 from tl_orchestration import LegacyOptions
-from tl_orchestration.batch import BatchSummary, RowState
+from tl_orchestration.batch import Batch, BatchSummary, RowState
 from tl_orchestration.database.engine import Database
 from tl_orchestration.errors import InvalidRequest, InvalidSettings, LedgerError
 
@@ -149,6 +149,10 @@ class World:
         manifest = json.loads((folder / "manifest.json").read_text())
         parts = [(folder / part["name"]).read_text() for part in manifest["parts"]]
         return [json.loads(line) for part in parts for line in part.splitlines()]
+
+    def end(self) -> None:
+        for start in self.remote.starts():
+            self.remote.force(start["execution_id"], status="COMPLETED")
 
     def started(self) -> list[str]:
         return sorted(start["parameters"]["firstName"] for start in self.remote.starts())
@@ -517,11 +521,13 @@ def test_what_airflow_stores_of_rendered_arguments(world: World) -> None:
     assert task.service_options.reveal() == {"company_name": FIRST_NAME + "run-1"}
 
 
-def interrupted(world: World, task: TransactionlinkBatchOperator, signals: Callable[[], None] | None = None) -> Any:
-    """Execute a task whose executions never end, and signal it once three have started."""
+def interrupted(
+    world: World, task: TransactionlinkBatchOperator, signals: Callable[[], None] | None = None, starts: int = 3
+) -> Any:
+    """Execute a task whose executions never end, and signal it once so many have started."""
 
     def signalled() -> None:
-        world.remote.wait_for("POST /workflows", 3)
+        world.remote.wait_for("POST /workflows", starts)
         time.sleep(0.5)
         (signals or task.on_kill)()
 
@@ -547,7 +553,7 @@ def test_a_person_who_stops_the_task_cancels_what_it_has_in_flight(endless: Worl
     endless.state = "failed"
 
     with pytest.raises(TransactionlinkFailure, match="3 executions of its own were cancelled"):
-        interrupted(endless, endless.task(5, in_flight=5, deferrable=False))
+        interrupted(endless, endless.task(5, in_flight=5, deferrable=False), starts=5)
 
     assert len(others) == 2
     cancelled = {cancel["execution_id"] for cancel in endless.remote.cancels()}
@@ -600,18 +606,35 @@ def test_a_source_that_does_not_answer_keeps_nobody(
     def ended(*_: object) -> None:
         raise interruption
 
+    loading, load = threading.Event(), Batch.load
+
+    def noted(batch: Batch, **how: Any) -> Any:
+        loading.set()
+        return load(batch, **how)
+
+    monkeypatch.setattr(Batch, "load", noted)
+
+    def signalled() -> None:
+        loading.wait(60)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
     before = signal.signal(signal.SIGUSR1, ended)
     gc.disable()  # an exception that a signal raises is lost where a callback of the collector runs just then
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-    began = time.monotonic()
+    others = set(threading.enumerate())
+    telling = threading.Thread(target=signalled)
+    telling.start()
     try:
         with pytest.raises(interruption):
             world.run(task)
-        assert time.monotonic() - began < 10
     finally:
         gc.enable()
+        telling.join()
         signal.signal(signal.SIGUSR1, before)
-        stuck.open("w").close()  # the thread that reads it finds nothing, and goes
+        for reading in set(threading.enumerate()) - others:
+            while reading.is_alive():
+                os.close(os.open(stuck, os.O_RDWR))  # it finds nothing, and goes
+                reading.join(0.1)
 
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert "could be cancelled" not in caplog.text
@@ -673,16 +696,18 @@ def test_a_time_out_that_passes_while_the_book_is_read(endless: World) -> None:
     assert len(endless.remote.starts()) == len(endless.remote.cancels()) == 3
 
 
-def test_a_trigger_that_crashed_is_made_up_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trigger_that_crashed_is_made_up_for(endless: World) -> None:
     """The task works on in the worker, and ends its campaign there."""
-    task, context = world.task(in_flight=2), {"ti": TaskInstance()}
+    task, context = endless.task(in_flight=2), {"ti": TaskInstance()}
     with pytest.raises(TaskDeferred):
         task.execute(context)  # type: ignore[arg-type]
+    endless.remote.define("kyc-approve", duration=0.3)
+    endless.end()
 
     summary = task.resume_execution("__fail__", {"error": "Trigger failure"}, context)  # type: ignore[arg-type]
 
     assert (summary["outcome"], summary["counts"]) == ("FINISHED", {"SUCCEEDED": 8})
-    assert world.triggers == []
+    assert endless.triggers == []
 
 
 def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
@@ -694,8 +719,9 @@ def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
     async def stopped() -> None:
         trigger = TransactionlinkBatchTrigger(**arguments)
         trigger.task_instance = cast("Any", TaskInstance())
+        polls = endless.remote.count("GET /workflows/{id}")
         watching = asyncio.ensure_future(anext(trigger.run()))
-        await asyncio.sleep(1.5)
+        await asyncio.to_thread(endless.remote.wait_for, "GET /workflows/{id}", polls + 1)
         watching.cancel()
         await asyncio.wait([watching])
         if versions.HAS_TRIGGER_ON_KILL:
@@ -714,19 +740,20 @@ def test_a_person_who_ends_a_deferred_task(endless: World) -> None:
     assert len(endless.remote.cancels()) == 12
 
 
-def test_a_rotated_token_does_not_end_the_watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_token_does_not_end_the_watch(endless: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trigger reads the connection again until its token is right; after its budget it says what is wrong."""
     monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.2)
     with pytest.raises(TaskDeferred) as deferred:
-        world.task().execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+        endless.task().execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     _, arguments = deferred.value.trigger.serialize()
-    world.connect(password="tot_revoked")
+    endless.connect(password="tot_revoked")
+    endless.end()
 
     async def rotated() -> Any:
         watching = asyncio.ensure_future(anext(TransactionlinkBatchTrigger(**arguments).run()))
         await asyncio.sleep(1.5)
         assert not watching.done()
-        world.connect()
+        endless.connect()
         return await watching
 
     assert asyncio.run(rotated()).payload["error"] is None
@@ -740,7 +767,7 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_the_watch(
     monkeypatch.setattr(batch_trigger, "_STORE_PAUSE", 0.2)
     if error:
         monkeypatch.setattr(batch_trigger, "_STORE_BUDGET", 1.0)
-    world.remote.define("kyc-approve", duration=4)
+    world.remote.define("kyc-approve", duration=None if error else 4)
     with pytest.raises(TaskDeferred) as deferred:
         world.task(2).execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
     fails_from = time.monotonic() + 1.0

@@ -22,6 +22,8 @@ from tl_orchestration import RunRequest
 from tl_orchestration.options import options_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.remote import Remote
 
 
@@ -49,11 +51,14 @@ def context(first_poke: datetime | None = None) -> Any:
     return given
 
 
-def resumed(chosen: TransactionlinkWorkflowSensor, given: Any | None = None) -> Any:
+def resumed(
+    chosen: TransactionlinkWorkflowSensor, deferred: Callable[[], None] = lambda: None, given: Any | None = None
+) -> Any:
     """Defer, let the trigger fire, resume as Airflow does."""
     given = given or context()
     with pytest.raises(TaskDeferred) as caught:
         chosen.execute(given)
+    deferred()
     event = asyncio.run(fired(caught.value.trigger))
     return chosen.resume_execution("execute_complete", {"event": event}, given)
 
@@ -101,12 +106,12 @@ def test_execution_of_each_service_is_waited_for(
 ) -> None:
     """The connection says where the execution lives; the sensor, and its trigger, need no more."""
     connect(monkeypatch, remote.url, service)
-    remote.define("kyc-approve", duration=0.3)
+    remote.define("kyc-approve", duration=60 if deferrable else 0.3)
     options = options_for(service, OPTIONS[service], "service_options")
     with client_of(service, remote.url) as client:
         execution_id = client.run(RunRequest("kyc-approve", options=options)).id
     chosen = sensor(execution_id, deferrable=deferrable, result_fields={"decision": "decision"})
-    returned = resumed(chosen) if deferrable else chosen.execute(context())
+    returned = resumed(chosen, lambda: remote.advance(61)) if deferrable else chosen.execute(context())
     assert returned == {"execution_id": execution_id, "status": "SUCCEEDED", "fields": {"decision": "approve"}}
 
 
@@ -116,13 +121,14 @@ def test_version_of_a_legacy_execution_can_be_said(
 ) -> None:
     """An id does not tell that the execution is about a case, whose result has other members."""
     connect(monkeypatch, remote.url, "transactionlink-legacy")
-    remote.define("kyc-approve", duration=0.3)
+    remote.define("kyc-approve", duration=60 if deferrable else 0.3)
     options = options_for("transactionlink-legacy", OPTIONS["transactionlink-legacy"], "service_options")
     with client_of("transactionlink-legacy", remote.url) as client:
         execution_id = client.run(RunRequest("kyc-approve", options=options)).id
     for version, told in ((None, False), (1, True)):
         chosen = sensor(execution_id, deferrable=deferrable and version == 1, result="full", api_version=version)
-        returned = resumed(chosen) if chosen.deferrable and version is None else chosen.execute(context())
+        deferring = chosen.deferrable and version is None
+        returned = resumed(chosen, lambda: remote.advance(61)) if deferring else chosen.execute(context())
         assert told is ("partyDetails" in returned["result"])
 
 
@@ -147,10 +153,11 @@ def test_airflows_own_limit_of_a_deferral_is_a_timeout_too(remote: Remote) -> No
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_failed_execution_fails_or_skips(remote: Remote, *, duration: float, soft_fail: bool, deferrable: bool) -> None:
     """soft_fail means the same in every mode, and whether the end was there at the first poll or later."""
-    execution_id = running(remote, "kyc-fail", duration)
+    defers = deferrable and duration > 0
+    execution_id = running(remote, "kyc-fail", 60 if defers else duration)
     chosen = sensor(execution_id, soft_fail=soft_fail, deferrable=deferrable)
     with pytest.raises(AirflowSkipException if soft_fail else TransactionlinkFailure):
-        resumed(chosen) if deferrable and duration else chosen.execute(context())
+        resumed(chosen, lambda: remote.advance(61)) if defers else chosen.execute(context())
 
 
 def test_never_fail_skips_at_the_first_poll_too(remote: Remote) -> None:
@@ -178,7 +185,8 @@ def test_deferral_has_interval_and_limit_of_the_sensor(remote: Remote) -> None:
 
 def test_interval_of_zero_does_not_break_the_wait(remote: Remote) -> None:
     """Airflow takes it; the trigger then uses intervals of its own."""
-    assert resumed(sensor(running(remote, "kyc-approve", 0.2), poke_interval=0, deferrable=True))
+    execution_id = running(remote, "kyc-approve", 60)
+    assert resumed(sensor(execution_id, poke_interval=0, deferrable=True), lambda: remote.advance(61))
 
 
 def test_failed_poll_is_no_answer(remote: Remote) -> None:

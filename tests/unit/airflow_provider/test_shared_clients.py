@@ -71,7 +71,7 @@ class StalledBackend(BaseSecretsBackend):
         if conn_id != self.conn_id:
             return None
         type(self).asked += 1
-        self.back.wait(10)
+        self.back.wait(60)
         return Connection(conn_id=conn_id, conn_type="transactionlink", host=self.url, password=TOKEN)
 
 
@@ -130,13 +130,15 @@ def test_cancelled_trigger_disturbs_no_other(
 ) -> None:
     """Airflow cancels a trigger that it moves: the others of the connection go on, nothing is cancelled remotely."""
     connect(monkeypatch, remote.url)
+    remote.define("kyc-approve", duration=60)
     ids = started(remote, 40, "kyc-approve")
 
     async def main() -> tuple[list[Any], list[Any]]:
         waits = [asyncio.create_task(fired(execution_id)) for execution_id in ids]
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(remote.wait_for, "GET /workflows/{id}", 1)
         for task in waits[::2]:
             task.cancel()
+        await asyncio.to_thread(remote.advance, 61)
         gone = await asyncio.gather(*waits[::2], return_exceptions=True)
         reports = await asyncio.gather(*waits[1::2])
         await close_all()

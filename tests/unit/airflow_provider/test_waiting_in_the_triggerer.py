@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -46,6 +47,23 @@ def started(service: SandboxServer) -> str:
 def trigger(execution_id: str, **changes: Any) -> TransactionlinkExecutionTrigger:
     arguments: dict[str, Any] = {"transactionlink_conn_id": "kyc", "execution_id": execution_id, "poll_interval": 0.1}
     return TransactionlinkExecutionTrigger(**arguments | changes)
+
+
+class Pauses:
+    """An ``asyncio`` in which time passes by sleeping alone, and soon."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    def get_running_loop(self) -> Any:
+        return SimpleNamespace(time=lambda: self.passed)
+
+    async def sleep(self, seconds: float) -> None:
+        self.passed += max(seconds, 0.0)
+        await asyncio.sleep(0.01)
 
 
 async def events(*waiting: TransactionlinkExecutionTrigger) -> list[dict[str, Any]]:
@@ -142,7 +160,7 @@ def test_connection_that_is_slow_to_fail_is_not_read_for_ever(
 
     monkeypatch.setattr(shared_clients, "_current", slowly)
 
-    (said,) = asyncio.run(asyncio.wait_for(events(trigger(execution_id)), 10))
+    (said,) = asyncio.run(asyncio.wait_for(events(trigger(execution_id)), 60))
 
     assert (said["ending"], said["error"]) == (Ending.FAILED, "InvalidSettings")
     assert len(looks) <= 4
@@ -150,24 +168,27 @@ def test_connection_that_is_slow_to_fail_is_not_read_for_ever(
 
 def test_another_refusal_has_a_budget_of_its_own(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the token was accepted again, the next rotation may take as long as the last one."""
-    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_PAUSE", 0.1)
-    monkeypatch.setattr(waiting_trigger, "_CREDENTIAL_BUDGET", 1.5)
+    clock = Pauses()
+    monkeypatch.setattr(waiting_trigger, "asyncio", clock)
     connect(monkeypatch, service)
     with Remote(service.url) as remote:
-        remote.define("kyc-approve", duration=4)
+        remote.define("kyc-approve", duration=None)
         execution_id = started(service)
 
         async def rotated_twice() -> list[dict[str, Any]]:
             waiting = asyncio.create_task(events(trigger(execution_id)))
             for _ in range(2):
-                remote.order("status", "status", status=401, times=8)
-                await asyncio.sleep(1.3)
+                polls = remote.count("GET /workflows/{id}")
+                remote.order("status", "status", status=401, times=40)
+                await asyncio.to_thread(remote.wait_for, "GET /workflows/{id}", polls + 44)
+            remote.force(execution_id, status="COMPLETED")
             return await waiting
 
         (said,) = asyncio.run(rotated_twice())
         remote.reset()
 
     assert said["ending"] == Ending.ENDED
+    assert clock.passed > waiting_trigger._CREDENTIAL_BUDGET
 
 
 def test_whatever_goes_wrong_is_an_event(service: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,9 +242,11 @@ def test_webhook_ends_a_wait_between_two_slow_polls(
         execution_id = client.run(RunRequest("kyc-slow")).id
 
     async def main() -> Any:
-        waiting = asyncio.create_task(events(trigger(execution_id, poll_interval=None)))
-        await asyncio.sleep(1.5)
-        async with httpx.AsyncClient(base_url=service.url, trust_env=False) as sandbox:
+        with Remote(service.url) as remote:
+            polls = remote.count("GET /workflows/{id}")
+            waiting = asyncio.create_task(events(trigger(execution_id, poll_interval=None)))
+            await asyncio.to_thread(remote.wait_for, "GET /workflows/{id}", polls + 1)
+        async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=30) as sandbox:
             await sandbox.post(f"/_sandbox/executions/{execution_id}", json={"status": "COMPLETED"})
         await asyncio.sleep(1.5)
         assert not waiting.done()
