@@ -69,8 +69,8 @@ def test_many_waits_of_a_loop_are_cancelled_together(prefect_server: PrefectServ
     cancelled: list[int] = []
 
     def cancel() -> None:
-        sent.wait(8)
-        let.wait(8)
+        sent.wait(30)
+        let.wait(30)
         cancelled.append(1)
 
     def wait() -> twins.Twofold[None]:

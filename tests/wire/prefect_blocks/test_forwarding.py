@@ -97,7 +97,7 @@ class Bench:
 
 
 def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < ends, "it never came to that"
         time.sleep(0.05)
@@ -395,7 +395,7 @@ class TestLoop:
             until(lambda: len(bench.wakes(run)) == 1)
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
         assert not thread.is_alive()
         assert [record.levelname for record in caplog.records if "Forwarding waits" in record.message] == ["WARNING"]
         assert bench.client.read_variable_by_name(place_name(bench.inbox)) is not None

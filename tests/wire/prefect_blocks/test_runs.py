@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -226,15 +227,22 @@ def test_cancelled_coroutine_while_waiting(remote: Remote, workflow: MakeWorkflo
 
 
 @pytest.mark.parametrize(("decided", "cancels"), [(True, 1), (False, 0)])
-def test_stop_while_starting(remote: Remote, workflow: MakeWorkflow, decided: bool, cancels: int) -> None:
+def test_stop_while_starting(
+    remote: Remote, workflow: MakeWorkflow, let_go: threading.Event, decided: bool, cancels: int
+) -> None:
     """A start that is under way is not cut off: its id is recorded, and cancelled where a person decided so."""
     block, flow_run = workflow("kyc-slow"), []
-    remote.order("start", "hold", seconds=1.5)
+    remote.order("start", "hold", seconds=60)
+
+    def stop() -> None:
+        sigterm()
+        time.sleep(0.5)
+        let_go.set()
 
     @flow
     def starts() -> None:
         flow_run.append(UUID(str(runtime.flow_run.id)))
-        told_to_stop(lambda: remote.wait_for("POST /workflows", 1), flow_run, decided=decided, stop=sigterm)
+        told_to_stop(lambda: remote.wait_for("POST /workflows", 1), flow_run, decided=decided, stop=stop)
         block.trigger()
 
     with terminated(), pytest.raises(TerminationSignal):
@@ -260,11 +268,11 @@ def test_no_answer_is_no_decision(remote: Remote, workflow: MakeWorkflow) -> Non
 @pytest.mark.parametrize("holds", [False, True], ids=["while waiting", "while starting"])
 def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflow, where: str, *, holds: bool) -> None:
     """``timeout_seconds`` of a task or a flow cancels what it has started, without asking anybody."""
-    block = workflow("kyc-slow")
+    block, limit = workflow("kyc-slow"), 4.0  # long enough for a start where much else goes on
     if holds:
-        remote.order("start", "hold", seconds=2.5)
+        remote.order("start", "hold", seconds=limit + 1)
 
-    @task(timeout_seconds=1.5)
+    @task(timeout_seconds=limit)
     def step() -> None:
         block.trigger(step_key="kyc").wait_for_completion()
 
@@ -272,11 +280,11 @@ def test_time_out_of_prefect_is_a_decision(remote: Remote, workflow: MakeWorkflo
     def with_task() -> None:
         step()
 
-    @flow(timeout_seconds=1.5)
+    @flow(timeout_seconds=limit)
     def timed() -> None:
         block.trigger(step_key="kyc").wait_for_completion()
 
-    @flow(timeout_seconds=1.5)
+    @flow(timeout_seconds=limit)
     async def atimed() -> None:
         run = await block.atrigger(step_key="kyc")
         await run.await_for_completion()
@@ -300,11 +308,11 @@ def test_time_out_of_the_flow_around_a_subflow(remote: Remote, workflow: MakeWor
         run = await block.atrigger(step_key="kyc")
         await run.await_for_completion()
 
-    @flow(timeout_seconds=6)
+    @flow(timeout_seconds=12)
     def outer() -> None:
         inner()
 
-    @flow(timeout_seconds=6)
+    @flow(timeout_seconds=12)
     async def aouter() -> None:
         await ainner()
 

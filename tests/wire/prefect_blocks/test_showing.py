@@ -34,7 +34,7 @@ def events_about(resource: str, count: int) -> list[dict[str, Any]]:
     So many events of a resource, as the server has them; they reach it a moment later.
     """
     body = {"filter": {"any_resource": {"id": [resource]}, "event": {"prefix": ["transactionlink."]}}, "limit": 50}
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while True:
             found: list[dict[str, Any]] = client.request("POST", "/events/filter", json=body).json()["events"]
@@ -48,7 +48,7 @@ def label_of(flow_run_id: str, name: str) -> Any:
     """
     A label of a flow run; it is there a moment after the start.
     """
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while name not in (labels := client.read_flow_run(UUID(flow_run_id)).labels):
             assert time.monotonic() < ends, f"no label {name}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,19 +33,29 @@ def busy(seconds: float) -> None:
     time.sleep(seconds)
 
 
+LOOKED = threading.Event()
+
+
+@task
+def held() -> None:
+    LOOKED.wait(60)
+
+
 def test_queued_tasks_are_seen_at_once() -> None:
     """Neither a task that has just been submitted nor one in the queue is known to the server."""
     looks: list[tuple[bool | None, int]] = []
     runner: Any = ThreadPoolTaskRunner(max_workers=1)
+    LOOKED.clear()
 
     @flow(task_runner=runner)
     def body() -> None:
         watch = Watch()
-        futures: list[Any] = [busy.submit(0.2) for _ in range(4)]
+        futures: list[Any] = [held.submit() for _ in range(4)]
         ends = time.monotonic() + 60
         while (len(looks) < 2 or not looks[-1][0]) and time.monotonic() < ends:
             said = watch.none_go_on(here())
             looks.append((said, sum(future.wrapped_future.done() for future in futures)))
+            LOOKED.set()
 
     body()
 
