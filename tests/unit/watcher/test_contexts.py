@@ -85,7 +85,7 @@ class TestLoops:
             ended = await client.wait("e0")
             waiting = asyncio.create_task(client.wait("e1", patience=Patience(pacing=Pacing.every(0.01))))
             await asyncio.sleep(0.05)
-            await asyncio.to_thread(both_wait.wait, 10)
+            await asyncio.to_thread(both_wait.wait, 60)
             if closes:
                 await client.close()
             outcomes.extend([ended, *await asyncio.gather(waiting, return_exceptions=True)])
@@ -93,5 +93,5 @@ class TestLoops:
         other = threading.Thread(target=lambda: asyncio.run(one(closes=False)))
         other.start()
         asyncio.run(one(closes=True))
-        other.join(10)
+        other.join(60)
         assert sorted(["Execution", "WaitInterrupted"] * 2) == sorted(type(outcome).__name__ for outcome in outcomes)

@@ -121,7 +121,7 @@ class TestIngest:
                 inbox.close()
                 assert process.poll() is None
                 process.stdin.close()
-                assert process.wait(20) == SUCCESS
+                assert process.wait(60) == SUCCESS
             finally:
                 process.kill()
 
@@ -139,7 +139,7 @@ class TestIngest:
                 process.stdin.flush()
                 assert process.stderr.readline().startswith(b"Delivery 2 was refused: ")
                 process.send_signal(number)
-                assert process.wait(20) == INTERRUPTED
+                assert process.wait(60) == INTERRUPTED
                 assert json.loads(process.stdout.read()) == {"taken": 1, "refused": [2], "undecided": []}
             finally:
                 process.kill()
@@ -225,13 +225,13 @@ def test_serve(folder: Path) -> None:
             told = process.stderr.readline()
             found = re.search(r"http://127\.0\.0\.1:\d+", told)
             assert found is not None, told
-            with httpx.Client(base_url=found[0], trust_env=False) as http:
+            with httpx.Client(base_url=found[0], trust_env=False, timeout=30) as http:
                 assert http.get("/healthz").status_code == 200
                 for path in (PATH, f"/kyc{PATH}"):
                     assert http.post(path, content=BODY, headers={"JWS-SIGNATURE": token()}).status_code == 204
                 assert http.post("/webhooks/b3os", content=BODY).status_code == 404
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) in {0, -signal.SIGTERM, 143}
+            assert process.wait(60) in {0, -signal.SIGTERM, 143}
             rest = process.stderr.read()
             assert "Traceback" not in rest
         finally:

@@ -116,15 +116,16 @@ def test_write_ends_in_time(postgres: Postgres, database: str, monkeypatch: pyte
 
 def test_many_rows_end_in_time_together(postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that is held up at each of its rows ends without a commit, too."""
-    monkeypatch.setattr(module, "LONGEST_TRANSACTION", 0.3)
     url = postgres.url(database)
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
         waits = "BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END"
         other.execute(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $${waits}$$")
         other.execute("CREATE TRIGGER slow BEFORE INSERT ON tl_inbox FOR EACH ROW EXECUTE FUNCTION slow()")
         inbox = Inbox(url)
-        with pytest.raises(LedgerError, match="too long"):
-            inbox.put([arrival(f"e{number}") for number in range(5)])
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "LONGEST_TRANSACTION", 0.3)
+            with pytest.raises(LedgerError, match="too long"):
+                inbox.put([arrival(f"e{number}") for number in range(5)])
         inbox.put([arrival("e6")])
         other.execute("DROP TRIGGER slow ON tl_inbox")
         other.execute("DROP FUNCTION slow")

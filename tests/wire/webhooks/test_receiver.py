@@ -280,13 +280,15 @@ class TestRudeness:
 
     def test_pause_between_requests(self, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """A proxy may keep a connection for its next delivery: the bounds are for requests, not for pauses."""
-        monkeypatch.setattr(server_module, "LONGEST_HEAD", 0.3)
-        monkeypatch.setattr(server_module, "LONGEST_BODY", 0.3)
+        monkeypatch.setattr(server_module, "LONGEST_HEAD", 1.5)
+        monkeypatch.setattr(server_module, "LONGEST_BODY", 1.5)
+        first, second = genuine_request(), genuine_request()
         with connected(http) as one:
-            for _ in range(3):
-                one.sendall(genuine_request())
-                assert one.recv(1000).startswith(b"HTTP/1.1 204")
-                time.sleep(0.5)
+            one.sendall(first)
+            assert one.recv(1000).startswith(b"HTTP/1.1 204")
+            time.sleep(2)
+            one.sendall(second)
+            assert one.recv(1000).startswith(b"HTTP/1.1 204")
 
     def test_nonsense_after_an_answer(self, http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
         """Bytes that are no HTTP, wherever they come, make neither a traceback nor more than a line of log."""
