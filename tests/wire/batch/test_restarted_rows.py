@@ -36,6 +36,23 @@ def test_a_retry_starts_no_further_row(either: Scene, brake: Policy) -> None:
     assert (summary.started_here, len(either.started())) == (3, 3)
 
 
+def test_a_retry_leaves_nothing_of_the_former_attempt(scene: Scene) -> None:
+    """Whether the next one starts, and which revision it runs, is yet to be seen."""
+    scene.remote.define("kyc-fail", duration=0.1)
+    batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(1)), "kyc-fail"), policy=Policy(timeout=60))
+    batch.load()
+    batch.run()
+    (failed,) = batch.export()
+    assert None not in {failed["execution_id"], failed["started_at"], failed["ended_at"], failed["status"]}
+
+    batch.retry()
+
+    known = {"key": "c00000", "state": "PENDING", "attempt": 2, "polls": 0}
+    assert list(batch.export()) == [dict.fromkeys(failed) | known]
+    told(scene, "UPDATE tl_batch_rows SET attempt = 1 WHERE deadline IS NULL AND expires_at IS NULL")
+    assert next(batch.export())["attempt"] == 1
+
+
 def test_rows_of_a_retry_are_found_behind_those_that_may_not_start(scene: Scene) -> None:
     """They are in a slice behind one with rows for which the brake leaves no room."""
     scene.remote.define("kyc-fail", duration=0.1)
