@@ -359,9 +359,19 @@ class Batch:
                 " nothing.",
                 *(campaign.name, whole.unkept, shlex.quote(campaign.name)),
             )
+        if whole.outcome is BatchOutcome.CANCELLED:
+            self._tell_under_way(campaign)
         if self._output is not None:
             self._write_manifest(self._output, campaign, whole)
         return whole
+
+    def _tell_under_way(self, campaign: Campaign) -> None:
+        if found := unseen(self._database, campaign, _OPEN, under_way=True):
+            log.warning(
+                "Campaign %s: of %d rows it is not known yet whether they have started: another worker is at them, or"
+                " was lost. `tl batch cancel %s` in some minutes finds out, and cancels what runs.",
+                *(campaign.name, len(found), shlex.quote(campaign.name)),
+            )
 
     def _write_manifest(self, folder: Place, campaign: Campaign, whole: BatchSummary) -> None:
         """

@@ -155,13 +155,17 @@ def test_an_announced_start_of_a_killed_worker_is_unknown_also_where_nobody_trie
     assert either.remote.starts() == []
 
 
-def test_a_start_that_may_be_under_way_is_left_to_whoever_is_at_it(scene: Scene) -> None:
-    """Its announcement is fresh; it is no reason to forget the campaign either."""
+def test_a_start_that_may_be_under_way_is_left_to_whoever_is_at_it(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its announcement is fresh; it is no reason to forget the campaign either, and whoever cancels is told."""
     batch = scene.batch(scene.book(write(scene.folder / "in.jsonl", records(1))))
     batch.load()
     lost(scene, batch, "c00000", minutes=0)
     scene.cancel()
     assert batch.run().counts == {RowState.PENDING: 1}
+    assert "Campaign w47: of 1 rows it is not known yet" in caplog.text
+    assert "`tl batch cancel w47` in some minutes" in caplog.text
     with pytest.raises(InvalidSettings, match="some minutes later"):
         batch.purge()
 
