@@ -170,6 +170,11 @@ def run(
             raise WaitInterrupted(error.message) from None
         tell_load(report)
         if resume:
+            if report.gone:
+                raise InvalidSettings(
+                    f"The source of campaign {campaign} is not there any more: no row of it can be started. Bring it"
+                    " back, or leave --resume away. The campaign stays cancelled."
+                )
             one.resume()
         with BatchProgress(console) as progress:
             summary = one.run(stop=lambda: interrupts.happened, on_progress=progress.show)

@@ -295,6 +295,9 @@ def test_a_cancelled_campaign_is_seen_to_without_its_book(scene: Scene, in_fligh
     assert (seen_to.exit_code, json.loads(seen_to.stdout)["counts"]) == (40, {"CANCELLED": 2, "PENDING": 1})
     assert "The source of campaign w47 is not there any more." in seen_to.stderr
     assert "has not changed" not in seen_to.stderr
+    resumed = call(*run(scene, in_flight, "--worker", "shard-0", "--resume"))
+    assert (resumed.exit_code, "leave --resume away" in resumed.stderr) == (2, True)
+    assert answer(*run(scene, in_flight, "--worker", "shard-0"), code=40)["outcome"] == "CANCELLED"
     assert answer("purge", "w47") == {"campaign": "w47", "purged": 3}
 
 
