@@ -14,8 +14,8 @@ PREFECT_OVERRIDES := --override <(echo 'certifi>=2025')
 # What only Prefect's environment can test, and check: mypy ignores it elsewhere.
 PREFECT_TESTS := tests/unit/prefect_blocks tests/wire/prefect_blocks tests/e2e/prefect
 PREFECT_SOURCES := prefect_blocks $(wildcard dev/*prefect*.py example_dags/prefect) $(PREFECT_TESTS) tests/typing/prefect_steps.py
-# Most tests wait most of the time: three processes keep two cores busy. One has the real Airflow, or Prefect (tests/spreading.py).
-SPREAD := -n 3
+# Most tests wait most of the time: four processes keep two cores busy. One has the real Airflow, or Prefect (tests/spreading.py).
+SPREAD := -n 4
 # Tests and tools must not depend on what the caller's shell happens to set.
 export PYTHONPATH :=
 unexport TRANSACTIONLINK_ALLOWED_HOSTS
