@@ -116,7 +116,7 @@ def _ended(working: Future[BatchSummary], ends: float) -> BatchSummary:
         return awaited(working, ends + _ORDERLY)
     except TimeoutError:
         if working.done():
-            raise
+            return working.result()  # it has just ended, or the time-out is its own
         raise AirflowTaskTimeout(_TIME_IS_UP) from None
 
 

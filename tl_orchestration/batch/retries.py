@@ -17,7 +17,7 @@ from tl_orchestration.batch.surveys import unkept
 from tl_orchestration.database.tables import entries, rows, slices
 from tl_orchestration.errors import InvalidSettings, NotFound
 from tl_orchestration.ledger.entry import UNDECIDED, State
-from tl_orchestration.ledger.sql import SqlLedger
+from tl_orchestration.ledger.sql import SqlLedger, find
 
 _POSSIBLE = frozenset({*FAILURES, RowState.REJECTED, RowState.UNKNOWN})
 _PORTION = 500
@@ -80,8 +80,6 @@ def _judged(
     Args:
         restart: It has to know an end of those whose execution the service did not know any more.
     """
-    from tl_orchestration.ledger.sql import find
-
     found_unknown = connection.execute(select(rows.c.key, rows.c.reason).where(unknown)).all()
     ended = {State.REJECTED, State.SETTLED}
     decided = ended | {State.STARTED, State.LINK_DELIVERED, State.CANCEL_REQUESTED}
@@ -101,8 +99,6 @@ def _without_source(
     Rows of unknown fate that the source no longer has, and about which the ledger knows better by now: what was started
     is followed, for which no source is needed; the others are withdrawn. Returns how many are followed.
     """
-    from tl_orchestration.ledger.sql import find
-
     mine = (rows.c.campaign == campaign.id) & (rows.c.state == RowState.UNKNOWN.value)
     followed = 0
     for (key,) in connection.execute(select(rows.c.key).where(mine, ~readable)).all():
